@@ -1,4 +1,4 @@
-"""`WSAction`: the app that routes connections to consumers."""
+"""`WSAction`: the ASGI application that routes WebSocket connections to consumers."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -43,27 +43,33 @@ logger = logging.getLogger("wsaction")
 
 
 class WSAction:
-    """An ASGI app of WebSocket connections; run by a server as it is, or mounted in Starlette or FastAPI.
+    """An ASGI application of WebSocket consumers. Run it with a server, or mount it in Starlette or FastAPI.
 
-    ``routes`` are `wsaction.routing.path` patterns whose views are ``Consumer.as_asgi()`` or any ASGI app; what a
-    pattern captures is in ``self.kwargs`` of the consumer and its handlers. ``layer`` carries events between processes,
-    ``RedisLayer(url)``; without one they stay within this process. ``allowed_origins``: who may connect beside
-    pages of the same host and port (``"https://example.com"``, ``"https://*.example.com"``, ``"*"``);
-    ``allowed_hosts``: the names that this server is reached by (``"example.com"``, ``"*.example.com"``); without them,
-    one that is reached on a loopback address answers to loopback names alone, others to any. ``require_origin``: refuse
-    clients that are no browsers. ``limits``: every bound. ``authentication_classes``: see `wsaction.authentication`;
-    ``user_id``: who a user is, where that is not its ``pk``, ``id`` or ``identity``.
-    ``middleware``: functions ``async def mw(handler, call_next)`` around each action, once its frame was allowed and
-    validated; ``result = await call_next(handler)`` is what the action returned. ``exception_handlers``: for a class of
-    exceptions a function ``(handler, exc)``, sync or async, that returns the `APIError` to tell instead. ``hooks``: see
-    `wsaction.hooks`. ``accept_refused``: accept handshakes that are refused and close them at once, 4401 for 401 and so
-    on, since scripts in browsers see no HTTP status. ``title``, ``version``, ``description``: told by the AsyncAPI
-    document, which is served at ``asyncapi_url``, and by the explorer, which is at ``docs_url``; both are paths below
-    the app's root path, None turns a page off, and without a document there is no explorer. ``debug``: tell clients
-    what was tried, and tracebacks.
-    ``lifespan``: as Starlette's, given this app.
-
-    Raises `wsaction.exceptions.ImproperlyConfigured` for patterns and settings that cannot work.
+    :param routes: `wsaction.routing.path` patterns whose views are ``Consumer.as_asgi()`` or other ASGI apps. The
+        consumer and its handlers find the captures in ``self.kwargs``.
+    :param layer: Carries events between processes, such as ``RedisLayer(url)``. Without one, events stay within this
+        process.
+    :param allowed_origins: Origins whose pages may connect, besides pages of the same host and port:
+        ``"https://example.com"``, ``"https://*.example.com"`` or ``"*"``.
+    :param allowed_hosts: Host names of this server: ``"example.com"``, ``"*.example.com"``. Without them, a server on a
+        loopback address accepts loopback names alone, and any other server accepts every name.
+    :param require_origin: Whether to refuse clients that send no Origin header; only browsers send one.
+    :param limits: Sizes, counts and timeouts; see `wsaction.limits.Limits`.
+    :param authentication_classes: How clients sign in; see `wsaction.authentication`.
+    :param user_id: A function that returns the id of a user. The default is ``pk``, ``id`` or ``identity``.
+    :param middleware: Functions ``async def middleware(handler, call_next)`` around each action, after permissions and
+        validation. ``await call_next(handler)`` returns the result of the action.
+    :param exception_handlers: For an exception class, a sync or async function ``(handler, exc)`` that returns the
+        `APIError` of the reply.
+    :param hooks: Instances of `wsaction.hooks.Hooks`, for metrics and logs.
+    :param accept_refused: Whether to accept a refused handshake and close it at once, with 4401 for 401 and so on.
+        Scripts in browsers can read a close code, but no HTTP status.
+    :param title: The title of the AsyncAPI document and the explorer; ``version`` and ``description`` likewise.
+    :param asyncapi_url: The path of the AsyncAPI document, below the root path; None disables it and the explorer.
+    :param docs_url: The path of the explorer, below the root path; None disables it.
+    :param debug: Whether error replies have tracebacks and name similar routes and actions.
+    :param lifespan: An async context manager around the app's life, as in Starlette; it is called with this app.
+    :raises ImproperlyConfigured: for patterns and settings that cannot work.
 
     >>> app = WSAction([path("ws/<slug:room>/", Chat.as_asgi())], allowed_origins=["https://example.com"])
     """
@@ -73,9 +79,9 @@ class WSAction:
         settings = signature(WSAction).parameters.keys() - vars(WSAction).keys()
         for name in vars(cls):
             if name in settings:
-                raise ImproperlyConfigured(f"{cls.__name__}.{name} would count for nothing; pass WSAction({name}=...)")
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} has no effect; pass WSAction({name}=...)")
             if name in ("permission_classes", "throttle_classes"):
-                raise ImproperlyConfigured(f"{cls.__name__}.{name} would count for nothing; set it on the consumers")
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} has no effect; set it on the consumers")
 
     def __init__(
         self,
@@ -120,8 +126,10 @@ class WSAction:
             debug=debug,
         )
         self.runtime.app = self
-        self.debug, self._user_id = debug, user_id
-        self.title, self.version, self.description = title, version, description
+        self._user_id = user_id
+        self.title = title
+        self.version = version
+        self.description = description
         self._asyncapi: dict[str, Any] | None = None
         self._pages = Pages(lambda: self.asyncapi(), asyncapi_url=asyncapi_url, docs_url=docs_url)
         self._lifespan = None if lifespan is None else Lifespan(lambda: lifespan(self))
@@ -129,7 +137,7 @@ class WSAction:
 
     @property
     def debug(self) -> bool:
-        """Whether clients are told what the log is told: tracebacks, and what is near a route or action that is not."""
+        """Whether error replies have tracebacks, and name the routes and actions similar to an unknown one."""
         return self.runtime.debug
 
     @debug.setter
@@ -138,10 +146,12 @@ class WSAction:
 
     @property
     def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
-        """What runs instead of a dependency, for tests: ``app.dependency_overrides[get_session] = get_test_session``.
+        """The functions that replace dependencies, for tests.
 
-        The functions are the `Depends`'; the ones put in their place may ask for what any dependency may. It counts
-        from the next frame on; ``app.dependency_overrides.clear()`` ends it.
+        The keys are the functions in `Depends`. A replacement may have the parameters of any dependency. A change
+        applies from the next frame on; ``app.dependency_overrides.clear()`` undoes all of them.
+
+        >>> app.dependency_overrides[get_session] = get_test_session
         """
         return self.runtime.dependency_overrides
 
@@ -150,12 +160,12 @@ class WSAction:
         self.runtime.dependency_overrides = overrides
 
     def asyncapi(self) -> dict[str, Any]:
-        """The AsyncAPI document of this app, made at the first call and then kept; see `wsaction.asyncapi`.
+        """The AsyncAPI document of this app, built at the first call; see `wsaction.asyncapi`.
 
-        What is changed in it, or returned by a function that is put in this one's place, is what is served.
+        The app serves this very dict, with your changes to it. To serve another one, replace or override this method.
         """
         if self._asyncapi is None:
-            from wsaction.asyncapi import describe  # a fifth of what importing this module takes, and few ask for it
+            from wsaction.asyncapi import describe  # takes a fifth of this module's import time, and few apps need it
 
             self._asyncapi = describe(
                 self.router,
@@ -169,9 +179,9 @@ class WSAction:
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:
-        """This app's life, to be composed into that of an app around it: ``Starlette(routes, lifespan=app.lifespan)``.
+        """The lifespan of this app, for an app that mounts it: ``Starlette(routes, lifespan=app.lifespan)``.
 
-        What nothing starts, starts at its first connection and ends with the event loop.
+        If no server or enclosing app runs it, the app starts at its first connection and ends with the event loop.
         """
         self.runtime.reopen()
         if any(view.table.is_live for view in self._views()):
@@ -188,7 +198,7 @@ class WSAction:
                 await self.runtime.close()
 
     def _views(self) -> list[Any]:
-        """What its routes lead to, as far as that is ours."""
+        """The consumers' views among its routes, without other ASGI apps."""
         return [leaf.endpoint.view for leaf in self.router.leaves if hasattr(leaf.endpoint.view, "table")]
 
     async def publish(
@@ -202,17 +212,24 @@ class WSAction:
         topic: str | None = None,
         exclude: Any = None,
     ) -> None:
-        """Tells an event to all who are subscribed to a route: from an HTTP endpoint, a job, a test.
+        """Publishes an event to the subscribers of a route, from outside a handler: an HTTP endpoint, a job, a test.
 
-        As ``self.publish()`` of the handler there, with its ``events`` and history. ``path`` is that of the connections
-        (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
-        enclosing route that captures something stands for (``"t/acme"``; of a ``Host``, ``"acme.example.com"``, then
-        the root path). ``topic`` is needed where the handler has a
-        `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. Where another event
-        loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited, or once the unit of
-        work under way is committed; another process needs a layer that reaches the connections.
+        It does the same as ``self.publish()`` of the handler at that route, with its ``events`` and its history. Within
+        a unit of work that has changed anything, the event waits for the commit. If another event loop serves the app,
+        as with ``asyncio.run()`` in a thread, the call is passed to that loop. A process that does not serve the app
+        needs a layer that reaches the processes that do.
 
-        Raises ``ValueError`` for a path, route or event that there is not, `LayerUnavailable`.
+        :param route: The route of the subscribers.
+        :param event: A name in the handler's ``events``, if it declares them.
+        :param data: The data of the event; it must have the type that ``events`` declares.
+        :param path: The path of the connections, such as ``"ws/acme/"``. It may be left out if exactly one consumer of
+            the app has a path without captures.
+        :param root_path: The root path of the app if an enclosing Starlette route captures something in it, such as
+            ``"t/acme"``. If a ``Host`` captures something, the host comes first: ``"acme.example.com/t/acme"``.
+        :param topic: The name of the topic; required if the handler overrides ``get_topic()``.
+        :param exclude: A handler or consumer whose connection does not get the event.
+        :raises ValueError: for an unknown path, route or event.
+        :raises LayerUnavailable: if the layer cannot be reached.
 
         >>> await app.publish("boards/7/", "moved", {"card": 3})
         """
@@ -226,8 +243,8 @@ class WSAction:
         handler = handler_at(self.router, self.runtime, route, path, root_path)
         if topic is None and type(handler).get_topic is not AsyncAPIActionHandler.get_topic:
             raise ValueError(
-                f"{type(handler).__name__} says what its topic is by its get_topic(), which may depend on a user; "
-                "say which is meant, with topic="
+                f"{type(handler).__name__} overrides get_topic(), whose result may depend on the user; name the topic "
+                "with topic=..."
             )
         excluded = None if exclude is None else exclude.consumer.connection
         await publish_from(handler, event, data, excluded, topic)
@@ -235,11 +252,18 @@ class WSAction:
     async def publish_object(
         self, route: str, event: str, obj: Any, *, before: Any = None, path: str | None = None, root_path: str = ""
     ) -> None:
-        """Tells that an object of a generic handler was ``created``, ``updated`` or ``deleted`` by something else.
+        """Publishes that something other than a generic handler created, updated or deleted one of its objects.
 
-        By a bulk change, an HTTP endpoint or a job: as the handler at ``route``, which may be that of the list, would
-        have told its own change. ``before``: the object as it was, or its values, kept before the change; without it,
-        whoever may not see the object is told that it was deleted. The rest is as for `publish`.
+        Use it after a bulk change, in an HTTP endpoint or in a job. It publishes the events that the handler publishes
+        for its own changes. ``path`` and ``root_path`` are those of `publish`.
+
+        :param route: The route of the handler, either of the object or of its list.
+        :param event: ``"created"``, ``"updated"`` or ``"deleted"``.
+        :param obj: The object after the change.
+        :param before: The object or its values from before the change. Without it, every subscriber who may not see the
+            object gets ``deleted``.
+        :raises ValueError: as `publish`, and if the handler does not publish changes.
+        :raises LayerUnavailable: if the layer cannot be reached.
 
         >>> before = cards.values_of(card)
         >>> card = await cards.update(card, {"owner_id": 2})
@@ -254,91 +278,109 @@ class WSAction:
     ) -> None:
         handler = handler_at(self.router, self.runtime, route, path, root_path)
         if not (is_live(type(handler)) and hasattr(handler, "publish_object")):
-            raise ValueError(f"{type(handler).__name__} tells no changes: it is no generic handler with SubscribeMixin")
+            raise ValueError(
+                "publish_object(): expected a route of a generic handler with SubscribeMixin, got one of "
+                f"{type(handler).__name__}, which publishes no changes; use publish()"
+            )
         await handler.publish_object(event, obj, before)
 
     async def disconnect_user(self, user_id: Any, reason: str = "") -> None:
-        """Closes all connections of a user, 4403, in every process.
+        """Closes all connections of a user with 4403, in every process.
 
-        ``user_id`` is what ``WSAction(user_id=...)`` says of its ``scope["user"]``. Where the action, or the unit of
-        work, under way has changed anything, it is done once that is committed, and not if it is not; other processes
-        that cannot be told then are told as soon as they can be. Raises ``ValueError`` for None and, where it is done
-        at once, `LayerUnavailable` if other processes may not know of it; in this one it is done.
+        Within a unit of work that has changed anything, this waits for the commit, and does not happen after a
+        rollback. If other processes cannot be reached after the commit, this process tries again until they can.
 
-        A process that was cut off meanwhile does it when it is back. If it cannot find out any more what it has missed,
-        it closes the connections of all users that it had before, 1012, so that they are authenticated again.
+        A process that had lost the layer closes the connections when it is back. If it cannot find out what it missed,
+        it closes the connections of all users with 1012, so that they reconnect and authenticate again.
+
+        :param user_id: The id of the user: what ``WSAction(user_id=...)`` returns for ``scope["user"]``.
+        :param reason: The reason in the close frame.
+        :raises ValueError: if ``user_id`` is None.
+        :raises LayerUnavailable: if there is no commit to wait for and other processes cannot be reached. The
+            connections of this process are closed all the same.
         """
-        await self._tell_user("disconnect", user_id, reason=reason)
+        await self._notify_user("disconnect", user_id, reason=reason)
 
     async def revoke_user(self, user_id: Any) -> None:
-        """Asks the permissions of all that a user is subscribed to again, and of their streams, in every process.
+        """Checks the permissions of a user's subscriptions and streams again, in every process.
 
-        A stream that is refused ends with 403. A call that is under way goes on, as an HTTP request would; one that
-        waits is asked as it begins. A subscription that is refused ends: the client is told ``{"event":
-        "$unsubscribed", "route": ..., "data": {"reason": "permission_denied"}}``, and nothing of that route any more,
-        whatever is on its way. What comes while permissions are asked is held back. A connection to a consumer with
-        broadcasts is asked ``can_connect`` again, and closed, 4403, where it is refused.
-        Waits for a commit, and raises, as `disconnect_user` does.
+        A refused subscription ends: the client gets ``{"event": "$unsubscribed", "route": ..., "data": {"reason":
+        "permission_denied"}}`` and no later event of that route. A refused stream ends with 403. Events and items wait
+        while their permissions are checked. A running call continues, as an HTTP request would; the permissions of a
+        queued call are checked when it starts. If the consumer has broadcasts, ``can_connect`` is checked again, and a
+        refused connection closes with 4403.
+
+        It waits for a commit and raises as `disconnect_user` does.
         """
-        await self._tell_user("revoke", user_id)
+        await self._notify_user("revoke", user_id)
 
     async def push_user(self, user_id: Any, event: str, data: Any = None) -> None:
-        """Tells an event to all connections of a user, in every process, under the empty route. It is not kept for who
-        comes back. A connection that may have missed one is told ``$resync`` under the empty route.
+        """Sends an event to all connections of a user, in every process, under the empty route.
 
-        Waits for a commit, and raises, as `disconnect_user` does; ``ValueError`` for what is no event's name too.
+        The event has no history, so a user who connects later does not get it. A connection that may have missed one
+        gets a ``$resync`` under the empty route.
+
+        It waits for a commit and raises as `disconnect_user` does. It also raises ``ValueError`` for an invalid event
+        name.
+
+        >>> await app.push_user(7, "invited", {"board": 3})
         """
         text = encode_event(event, "", EventTypes("push_user()", {}).encode(event, data))
-        await self._tell_user("push", user_id, text=text)
+        await self._notify_user("push", user_id, text=text)
 
-    async def _tell_user(self, what: str, user_id: Any, **details: Any) -> None:
+    async def _notify_user(self, command: str, user_id: Any, **details: Any) -> None:
         if user_id is None:
-            raise ValueError("a user's id is wanted, as WSAction(user_id=...) says what it is, not None")
-        await self.runtime.where_served(lambda: self._tell_user_here(what, user_id, details))
+            raise ValueError("expected a user's id, got None; pass what WSAction(user_id=...) returns for the user")
+        await self.runtime.where_served(lambda: self._notify_user_here(command, user_id, details))
 
-    async def _tell_user_here(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
+    async def _notify_user_here(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         users = self.runtime.here.users
         if (unit := unit_to_wait_for()) is None:
-            await users.tell(what, user_id, **details)
+            await users.tell(command, user_id, **details)
         else:
             unit.on_commit(
-                partial(users.tell_surely, what, user_id, **details),
-                if_unknown=partial(users.tell_in_doubt, what, user_id, **details),
+                partial(users.tell_surely, command, user_id, **details),
+                if_unknown=partial(users.tell_in_doubt, command, user_id, **details),
             )
 
     async def drain(self) -> None:
-        """Ends all connections of the running event loop, and takes no more; returns within ``drain_timeout``.
+        """Shuts the connections of the running event loop down gracefully, within ``drain_timeout`` seconds.
 
-        From now on no frame is started: each is answered 503 ``shutting_down``, and so are handshakes. Connections are
-        closed, 1012, as soon as nothing runs on them any more, in batches with random pauses between, so that their
-        clients do not come back all at once. What still runs after four fifths of ``drain_timeout`` is cancelled.
-        ``wsaction run`` does this before the server stops; call it yourself where another server runs the app and
-        tells you first.
+        From the call on, new frames and handshakes get a 503 ``shutting_down``. A connection closes with 1012 as soon
+        as no action runs on it. Connections close in batches with random pauses, so that their clients do not all
+        reconnect at once. After four fifths of ``drain_timeout``, the actions that still run are cancelled.
+
+        ``wsaction run`` calls this before the server stops. With another server, call it yourself.
         """
         await self.runtime.drain()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Serves one ASGI scope: a WebSocket by the route of its path, the pages by HTTP, and lifespan events."""
+        """Serves one ASGI scope: a WebSocket connection, an HTTP request for a page, or the lifespan."""
         if scope["type"] == "lifespan":
             await self._asgi_lifespan.lifespan(scope, receive, send)
         elif await refuse_host(scope, receive, send, self.runtime):
             return
         elif scope["type"] == "http":
             await self._pages.serve(scope, "/" + _route_path(scope), send)
-        elif (view := await self._routed(scope, receive, send)) is not None:
+        elif (view := await self._resolve_view(scope, receive, send)) is not None:
             await view(scope, receive, send)
 
-    async def _routed(self, scope: Any, receive: Receive, send: Send) -> Any:
-        """What serves a connection, its captures noted in the scope; None where it was refused. It ends here, so that
-        nothing of it is kept for as long as the connection is open."""
+    async def _resolve_view(self, scope: Any, receive: Receive, send: Send) -> Any:
+        """The view for a connection, with the captures put in the scope; None after a refusal.
+
+        It is a method of its own so that an open connection does not keep its local variables alive.
+        """
         try:
             if self._lifespan is not None and (state := await self._lifespan.ensure()):
                 scope.setdefault("state", {}).update(state)
             match = self.router.resolve(_route_path(scope))
-        except Exception as exc:  # a lifespan or a converter may raise anything; the client is told
-            error = self._not_found(exc) if isinstance(exc, Resolver404) else exc
+        except Exception as exc:  # a lifespan or a converter may raise anything, and the client needs an answer
+            error = exc
+            if isinstance(exc, Resolver404):
+                logger.info("%s", exc)
+                error = RouteNotFound(str(exc) if self.debug else None)
             if (await receive())["type"] == "websocket.connect":
-                what = f"the way to {scope['path']}"
+                what = f"the connection to {scope['path']}"
                 await refuse(scope, send, to_api_error(error, what=what, debug=self.debug), self.runtime)
             return None
         scope[RUNTIME_KEY] = self.runtime
@@ -349,13 +391,9 @@ class WSAction:
         scope[PATH_KEY] = root + match.canonical
         return match.func
 
-    def _not_found(self, exc: Resolver404) -> RouteNotFound:
-        logger.info("%s", exc)
-        return RouteNotFound(str(exc) if self.debug else None)
-
 
 def _route_path(scope: Any) -> str:
-    """The path below the root path that we are mounted at, without its leading slash."""
+    """The path below the root path of the app, without its leading slash."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
@@ -364,6 +402,6 @@ def _route_path(scope: Any) -> str:
 
 
 def _check_setting(name: str, value: Any, attribute: str, example: str) -> None:
-    """Raises `ImproperlyConfigured` for a value that is no object with this attribute, and is not None."""
+    """Raises `ImproperlyConfigured` unless the value is None or an instance that has the attribute."""
     if value is not None and (isinstance(value, type) or not hasattr(value, attribute)):
         raise ImproperlyConfigured(f"WSAction({name}=...): expected an object like {example}, got {value!r}")

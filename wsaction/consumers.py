@@ -1,4 +1,4 @@
-"""`AsyncAPIConsumer`: a handler that is the root of a connection."""
+"""`AsyncAPIConsumer`: the base class of consumers, which serve a connection."""
 
 from typing import Any, ClassVar
 
@@ -13,37 +13,45 @@ __all__ = ("AsyncAPIConsumer",)
 
 
 class AsyncAPIConsumer(AsyncAPIActionHandler):
-    """The root of a connection: one instance serves it from handshake to end. Mounted with ``as_asgi()``.
+    """The base class of consumers. One instance serves a connection from handshake to end.
 
-    It answers the empty route itself; its ``routepatterns`` lead to handlers, which find it as ``self.consumer``.
-    ``action, route, args, kwargs, query_params, request_id`` are those of the frame under way, whatever else runs on
-    the connection meanwhile; outside of a frame, those of the connection. Every other attribute is the connection's:
-    what one frame sets the next one sees.
+    A consumer answers the empty route. Its ``routepatterns`` lead to handlers, which find it as ``self.consumer``.
+    ``action``, ``route``, ``args``, ``kwargs``, ``query_params`` and ``request_id`` belong to the frame that the
+    current task answers, even while other frames run; outside of a frame, to the connection. All other attributes
+    belong to the connection: the next frame sees the values that a frame set.
 
-    ``strict_routing = False`` does as rest_framework_channels: its own ``path()`` patterns match whatever begins with
-    them, and a route that matches nothing runs on the consumer. ``limits`` replaces the app's. ``outbox_policy`` says
-    what becomes of a client that is too slow for what it is sent: ``"close"`` it, 1013, or ``"drop_oldest"`` events
-    for it, of which ``$resync`` tells it once there is room again; replies are never dropped. ``dialect`` and
-    ``dialects`` are what it speaks beside ``wsaction.v1``, see `wsaction.dialects.base`.
+    * ``limits``: replaces the limits of the app.
+    * ``outbox_policy``: what happens if a client is too slow. ``"close"`` closes the connection with 1013.
+      ``"drop_oldest"`` drops the oldest events, never replies, and sends a ``$resync`` once there is room again.
+    * ``strict_routing = False``: routes as rest_framework_channels does. A ``path()`` pattern of the consumer matches
+      every route that begins with it, and the consumer answers routes that match no pattern.
+    * ``dialect``, ``dialects``: other protocols than ``wsaction.v1``; see `wsaction.dialects.base`.
+
+    >>> class Echo(AsyncAPIConsumer):
+    ...     @async_action
+    ...     async def echo(self, text: str) -> str:
+    ...         return text
     """
 
     is_consumer: ClassVar[bool] = True
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> ActionView:
-        """The ASGI app that serves this consumer, to be routed to, mounted, or run by a server as it is.
+        """An ASGI app that serves this consumer. Route to it in `WSAction`, mount it, or run it with a server.
 
-        ``initkwargs`` are set on each instance, as with ``as_aaah()``. Raises `ImproperlyConfigured` for names that the
-        class does not have, for ``routepatterns`` that cannot be mounted, and for dialects that are none.
+        :param initkwargs: Attributes of the class to set on each instance, as with ``as_aaah()``.
+        :raises ImproperlyConfigured: for unknown attributes, ``routepatterns`` that cannot work, and invalid dialects.
+
+        >>> app = WSAction([path("ws/", Echo.as_asgi())])
         """
         view = cls.as_aaah(**initkwargs)
         check_dialects(cls.__name__, cls.dialect, cls.dialects)
-        view.table  # noqa: B018  # compiled now, so that what is wrong with it is told now
+        view.table  # noqa: B018  # compiled now, so that a mistake in it is raised now
         return view
 
     @property
     def frame(self) -> Frame:
-        """The frame under way in this context; outside of one, a frame that asks for nothing."""
+        """The frame that the current task answers; outside of a frame, an empty frame of the connection."""
         frame = current_frame.get()
         return frame if frame is not None and frame.consumer is self else self._no_frame
 
@@ -52,8 +60,8 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
         self._no_frame = frame
 
     async def send_json(self, content: Any) -> None:
-        """Tells the client something that is neither a reply nor an event: ``content`` as JSON, behind what waits.
+        """Sends ``content`` to the client as JSON, without an envelope and after the messages that already wait.
 
-        `WriteOnly` fields of models in it are left out.
+        `WriteOnly` fields of models are left out.
         """
         self.connection.put(to_json(shown(content), inf_nan_mode="null").decode())

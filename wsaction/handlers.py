@@ -1,4 +1,4 @@
-"""`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
+"""`AsyncAPIActionHandler`: the base class of handlers, which answer the actions of a route."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -42,11 +42,12 @@ __all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
 
 
 class AsyncAPIActionHandler:
-    """Answers the actions of a route. Mounted with ``as_aaah()``; one instance for each frame.
+    """The base class of handlers, which answer the actions of a route. Each frame gets an instance of its own.
 
-    Its methods that `wsaction.decorators.async_action` decorates are what clients may call. ``permission_classes`` are
-    asked before anything else is looked at, ``throttle_classes`` next (see `wsaction.throttling`); ``routepatterns``
-    nest more handlers below this one's pattern.
+    Clients may call the methods that `wsaction.decorators.async_action` decorates. For each frame,
+    ``permission_classes`` are checked first and ``throttle_classes`` second; see `wsaction.permissions` and
+    `wsaction.throttling`. ``routepatterns`` nest other handlers below this handler's pattern. Mount a handler with
+    `as_aaah`.
 
     >>> class Echo(AsyncAPIActionHandler):
     ...     @async_action
@@ -56,24 +57,22 @@ class AsyncAPIActionHandler:
 
     permission_classes: ClassVar[Sequence[Any]] = ()
     throttle_classes: ClassVar[Sequence[Any]] = ()
-    throttle_scope: ClassVar[str | None] = None  # by which a ScopedRateThrottle finds its rate
+    throttle_scope: ClassVar[str | None] = None  # the name of a ScopedRateThrottle's rate
     routepatterns: ClassVar[Sequence[Any]] = ()
-    group_send_lookup_kwargs: ClassVar[str | None] = (
-        None  # the capture that names its group, see `wsaction._dispatch.broadcasts`
-    )
+    group_send_lookup_kwargs: ClassVar[str | None] = None  # the capture that names the group of its broadcasts
     strict_routing: ClassVar[bool] = True
     limits: ClassVar[Limits | None] = None
     outbox_policy: ClassVar[Literal["close", "drop_oldest"]] = "close"
-    dialect: ClassVar[Dialect | None] = None  # spoken to clients that offer no sub-protocol; None: wsaction.v1
-    dialects: ClassVar[Sequence[Dialect]] = ()  # spoken to clients that offer their sub-protocol
+    dialect: ClassVar[Dialect | None] = None  # for clients that offer no sub-protocol; None: wsaction.v1
+    dialects: ClassVar[Sequence[Dialect]] = ()  # for clients that offer the sub-protocol of one of them
     available_actions: ClassVar[Mapping[str, Action]] = {}  # by name; read from the class body
-    reserved_names: ClassVar[frozenset[str]] = frozenset()  # that no action may have, beside this class's own
-    announced_by: ClassVar[frozenset[str]] = frozenset()  # attributes that decide what annotations stand for
+    reserved_names: ClassVar[frozenset[str]] = frozenset()  # names that no action may have, besides this class's own
+    announced_by: ClassVar[frozenset[str]] = frozenset()  # attributes that `resolve_annotation` depends on
     is_consumer: ClassVar[bool] = False  # whether one instance serves the whole connection
-    decides_permissions: ClassVar[bool] = False  # whether a subclass took over get_permissions or check_permissions
-    decides_object_permissions: ClassVar[bool] = False  # the same of check_object_permissions
-    decides_throttles: ClassVar[bool] = False  # the same of get_throttles or check_throttles
-    decides_topic: ClassVar[bool] = False  # the same of get_topic
+    decides_permissions: ClassVar[bool] = False  # whether a subclass overrides get_permissions or check_permissions
+    decides_object_permissions: ClassVar[bool] = False  # the same for check_object_permissions
+    decides_throttles: ClassVar[bool] = False  # the same for get_throttles or check_throttles
+    decides_topic: ClassVar[bool] = False  # the same for get_topic
     _hook_flags: ClassVar[HookFlags] = {
         "decides_permissions": ("get_permissions", "check_permissions"),
         "decides_object_permissions": ("check_object_permissions",),
@@ -81,11 +80,11 @@ class AsyncAPIActionHandler:
         "decides_topic": ("get_topic",),
     }
 
-    consumer: Any  # the connection's root, of the application's own class
-    connection: Connection  # the root's alone; None of one that serves no connection
+    consumer: Any  # the consumer of the connection; Any, because it has the attributes of an application's class
+    connection: Connection  # a consumer has it alone; None if it serves no connection
     scope: Any  # the connection's ASGI scope
-    mounted: MountedHandler  # its own place in the table of routes
-    frame: Frame  # what is being answered
+    mounted: MountedHandler  # its place in the table of routes
+    frame: Frame  # the frame that it answers
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -96,7 +95,7 @@ class AsyncAPIActionHandler:
 
     @classmethod
     def _read_hooks(cls) -> None:
-        """Notes which hooks the class took over; once more when it is mounted, as decorators of classes change them."""
+        """Sets the ``decides_...`` flags. It runs again at mounting, since a class decorator may add overrides."""
         read_hooks(cls)
 
     # ---------------------------------------------------------------------------------------------- mounting
@@ -105,11 +104,14 @@ class AsyncAPIActionHandler:
 
     @classmethod
     def as_aaah(cls, *, actions: Mapping[str, str] | Sequence[str] | None = None, **initkwargs: Any) -> "ActionView":
-        """An "async API action handler" to be mounted with ``path()``; also an ASGI app that serves this handler alone.
+        """A view of this handler for ``path()``: an "async API action handler". It is also an ASGI app of its own.
 
-        ``actions`` says which actions the route has: a tuple of names, or ``{"get_all": "list"}`` to answer under other
-        names. ``initkwargs`` are set on each instance: attributes that the class has, like
-        ``serializer_class=CardOut``. Raises `ImproperlyConfigured` for a name that is none of them.
+        :param actions: The actions of the route, as a tuple of names. A dict renames actions: with
+            ``{"get_all": "list"}``, clients call ``list`` as ``get_all``. By default the route has all actions.
+        :param initkwargs: Attributes of the class to set on each instance, such as ``serializer_class=CardOut``.
+        :raises ImproperlyConfigured: for an unknown action or attribute.
+
+        >>> path("cards/", CardHandler.as_aaah(actions=("list", "create")))
         """
         _check_initkwargs(cls, initkwargs)
         if is_changed(cls, cls.available_actions):
@@ -123,23 +125,23 @@ class AsyncAPIActionHandler:
 
     @classmethod
     def actions_with(cls, initkwargs: Mapping[str, Any]) -> dict[str, Action]:
-        """Its actions by name, as they are where it is mounted with these attributes."""
-        hidden = _OWN | cls.reserved_names
+        """The actions by name, for a view with these attributes."""
+        hidden = _BASE_NAMES | cls.reserved_names
         return collect_actions(cls, hidden, lambda annotation: cls.resolve_annotation(annotation, initkwargs))
 
     @classmethod
     def resolve_annotation(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
-        """What an annotation of an action stands for in this class, mounted with these attributes: here, itself."""
+        """The type that an annotation of an action means in a view with these attributes: by default, itself."""
         return annotation
 
     @classmethod
     def check_mounting(cls, view: "ActionView") -> None:
-        """Raises `ImproperlyConfigured` for a class that lacks what the actions of this view need; here, nothing."""
+        """Raises `ImproperlyConfigured` if the class lacks an attribute that the view's actions need; a hook."""
 
     # ---------------------------------------------------------------------------------------------- the connection
     @property
     def user(self) -> Any:
-        """The connection's user, ``scope["user"]``; Starlette's ``UnauthenticatedUser`` if nothing set one."""
+        """The user of the connection: ``scope["user"]``, or Starlette's ``UnauthenticatedUser`` if that is not set."""
         user = self.scope.get("user")
         return UnauthenticatedUser() if user is None else user
 
@@ -147,70 +149,71 @@ class AsyncAPIActionHandler:
     def app(self) -> Any:
         """The `WSAction` that serves the connection: ``await self.app.publish("boards/7/", "moved", card)``.
 
-        Raises ``RuntimeError`` for a consumer that is served without one.
+        Raises ``RuntimeError`` if the consumer is served without an app.
         """
         if (app := session_of(self).runtime.app) is None:
-            raise RuntimeError(f"this {type(self).__name__} is served without an app; put it in WSAction([...])")
+            raise RuntimeError(f"this {type(self).__name__} is served without an app; route to it in WSAction([...])")
         return app
 
     async def connect(self) -> None:
-        """Asked of the root before the handshake is accepted: raise an `APIError` to refuse it with that status.
+        """A hook of consumers that runs before the handshake is accepted. Raise an `APIError` to refuse the handshake.
 
-        All that is asked before a handshake is accepted has ``action_timeout`` seconds together.
+        The error's status becomes the HTTP status. Authentication, permissions and this hook share ``action_timeout``
+        seconds.
         """
 
     async def disconnect(self, code: int) -> None:
-        """Asked of the root once the connection has ended, with the close code, if ``connect`` had returned.
+        """A hook of consumers that runs with the close code once the connection has ended.
 
-        Nothing of the connection runs any more, and it is subscribed to nothing; ``self.publish()`` tells the others.
-        It has at least half of ``drain_timeout``.
+        It runs only if ``connect`` returned. The connection's actions and subscriptions have ended before;
+        ``self.publish()`` still reaches other clients. The hook has at least half of ``drain_timeout``.
         """
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends the connection: what runs on it is cancelled, this action too once it waits.
+        """Closes the connection. Its actions are cancelled; the current one at its next ``await``.
 
-        In ``connect``, refuses it. Raises ``ValueError`` for what a close frame cannot hold; a ``reason`` is cut to 123
-        bytes.
+        In ``connect``, it refuses the handshake.
+
+        :param code: 1000 to 1014, but not 1004 to 1006; or 3000 to 4999, of which 4000 and above are the application's.
+        :param reason: The reason in the close frame; it is cut to 123 bytes of UTF-8.
+        :raises ValueError: for a code or reason that a close frame cannot have.
         """
         if type(code) is not int or code not in _CLOSE_CODES or not isinstance(reason, str):
-            expected = "a code of 1000 to 1014 (but 1004 to 1006) or 3000 to 4999, and a string"
-            raise ValueError(f"close({code!r}, {reason!r}): expected {expected}; your own codes are 4000 up")
+            expected = "a code of 1000 to 1014 (but not 1004 to 1006) or 3000 to 4999, and a string"
+            raise ValueError(
+                f"close({code!r}, {reason!r}): expected {expected}; for codes of your own, use 4000 to 4999"
+            )
         self.consumer.connection.close(code, reason)
 
     # ---------------------------------------------------------------------------------------------- the frame
     @property
     def action(self) -> str | None:
-        """The action under way, by its declared name."""
-        name: str | None = self.frame.call.name
-        return name
+        """The declared name of the current action."""
+        return self.frame.call.name
 
     @property
     def route(self) -> str:
         """The route as the client sent it, with its query."""
-        route: str = self.frame.route
-        return route
+        return self.frame.route
 
     @property
     def request_id(self) -> str | int | None:
         """The frame's ``request_id``, or None."""
-        request_id: str | int | None = self.frame.request_id
-        return request_id
+        return self.frame.request_id
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """Unnamed captures: the connection path's, then the route's."""
-        args: tuple[Any, ...] = self.frame.call.args
-        return args
+        """The unnamed captures: first those of the connection path, then those of the route."""
+        return self.frame.call.args
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """Named captures and default kwargs: the connection path's, overlaid by the route's."""
-        kwargs: dict[str, Any] = self.frame.kwargs
-        return kwargs
+        """The named captures and default kwargs of the connection path and the route; those of the route win."""
+        return self.frame.kwargs
 
     @property
     def query_params(self) -> QueryParams:
-        """The route's query: of ``boards/?page=4``, ``query_params["page"] == "4"``."""
+        """The query of the route: for ``boards/?page=4``, ``query_params["page"]`` is ``"4"``."""
         call = self.frame.call
         if call.params is None:
             call.params = QueryParams(call.query)
@@ -219,23 +222,36 @@ class AsyncAPIActionHandler:
 
     # ---------------------------------------------------------------------------------------------- events
     def get_topic(self) -> str:
-        """What this route is told under: by default its connection path and itself, both in canonical form.
+        """The topic that subscribers join and `publish` publishes to. By default, each route is a topic of its own.
 
-        Override it where what is there depends on who asks (``return f"inbox:{self.user.id}"``), or where routes of
-        this handler share their events; each subscriber gets them under the route it subscribed to. What an override
-        returns is a name within the connection path, shared only with handlers that inherit the same override; return
-        a `wsaction.subscriptions.SharedTopic` to share events between paths or handlers. Who subscribes and who
-        publishes both ask it. Raises `RouteNotFound` for no route of ours.
+        The default is the connection path and the route, both in canonical form. Override it if the content of the
+        route depends on the user, or to share events between routes of this handler. Subscribers get the events under
+        the route that they subscribed to.
+
+        An override returns a name within the connection path. Only handlers that inherit the same override share it.
+        To share events between paths or handlers, return a `wsaction.subscriptions.SharedTopic`.
+
+        Raises `RouteNotFound` if no pattern matches the whole route.
+
+        >>> def get_topic(self) -> str:
+        ...     return f"inbox:{self.user.id}"
         """
         return RouteTopic(own_topic(self))
 
     async def publish(self, event: str, data: Any = None, exclude_self: bool = False) -> None:
-        """Tells an event to all who are subscribed to this route, in every process; a consumer, to its own route.
+        """Publishes an event to the subscribers of this route, in every process. A consumer's is the empty route.
 
-        Once the action has changed anything, they are told when that is committed, and not if it is not; what goes
-        wrong then is logged, and they are told to load again. ``exclude_self``: all but this connection. ``data`` is
-        what the handler's ``events`` says. Raises `LayerUnavailable` (503) where it is told at once, ``ValueError``
-        for an event that is not declared, ``pydantic.ValidationError`` for data that is not what was.
+        If the action has changed anything, the event waits for the commit, and is dropped on a rollback. If publishing
+        fails after the commit, the error is logged and the subscribers get a ``$resync``.
+
+        :param event: A name in the handler's ``events``, if it declares them.
+        :param data: The data of the event; it must have the type that ``events`` declares.
+        :param exclude_self: Whether to leave this connection out.
+        :raises LayerUnavailable: (503) if there is no commit to wait for and the layer cannot be reached.
+        :raises ValueError: for an event that is not declared.
+        :raises pydantic.ValidationError: for data of another type than the declared one.
+
+        >>> await self.publish("moved", {"card": 3})
         """
         excluded = self.consumer.connection if exclude_self else None
         if self._is_on_its_loop:
@@ -244,7 +260,7 @@ class AsyncAPIActionHandler:
             await self._on_its_loop(lambda: publish_from(self, event, data, excluded))
 
     async def push(self, event: str, data: Any = None) -> None:
-        """Tells an event to this connection alone, at once. Raises as `publish` does for what is not declared."""
+        """Sends an event to this connection alone, at once. Raises as `publish` does for undeclared events and data."""
         if self._is_on_its_loop:
             await push_to(self, event, data)
         else:
@@ -256,60 +272,60 @@ class AsyncAPIActionHandler:
         return connection is None or connection.loop is asyncio.get_running_loop()
 
     async def _on_its_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something on the connection's event loop, which `asyncio.run()` in a thread is not: now, or once the
-        unit of work is committed that is under way here."""
+        """Runs ``work`` on the connection's event loop, for callers on another loop (``asyncio.run()`` in a thread).
+
+        On another loop within a unit of work, it runs after that unit's commit.
+        """
         if self._is_on_its_loop:
             await work()
         else:
             await on_loops([self.consumer.connection.loop], work)
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """`wsaction.transactions.unit_of_work`: what its block changes is committed at its end, before the action
-        goes on."""
+        """A context manager that commits the changes of its block at its end; `wsaction.transactions.unit_of_work`."""
         return unit_of_work()
 
     # ---------------------------------------------------------------------------------------------- permissions
     def get_permissions(self) -> Sequence[Any]:
-        """What is asked of this handler for the frame under way; override it to decide for each frame."""
+        """The permissions of this handler for the current frame; override it to choose them for each frame."""
         action = self._plan().action
         if action is not None and action.options.permission_classes is not None:
             return action.options.permission_classes
         return self.permission_classes
 
     def check_permissions(self) -> Coroutine[Any, Any, None]:
-        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed. To be awaited."""
+        """Raises `wsaction.exceptions.PermissionDenied` unless the current action is allowed. Await it."""
         verdict = self._permissions().action_refusal(self.scope, self, self.frame.call.name, self.frame.keywords)
         return refusing("check_permissions", verdict)
 
     def check_object_permissions(self, obj: Any) -> Coroutine[Any, Any, None]:
-        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``. To be awaited:
-        the action fails where it is not."""
+        """Raises `wsaction.exceptions.PermissionDenied` unless the current action is allowed for ``obj``.
+
+        Await it: if a permission is async, an action that does not await the check fails.
+        """
         verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
         return refusing("check_object_permissions", verdict)
 
     def _plan(self) -> Plan:
-        """This handler's own: of the action under way where it is the one called, else of one that it does not have."""
+        """This handler's plan for the current action; that of no action if the frame calls another handler."""
         call = self.frame.call
-        plan: Plan = call.plan if call.mounted is self.mounted else self.mounted.no_such_action
-        return plan
+        return call.plan if call.mounted is self.mounted else self.mounted.no_such_action
 
     def _permissions(self) -> Permissions:
-        permissions = self._plan().permissions
-        if permissions is not None:
+        if (permissions := self._plan().permissions) is not None:
             return permissions
-        compiled: Permissions = self.mounted.compiled(self.get_permissions())
-        return compiled
+        return self.mounted.compiled(self.get_permissions())
 
     # ---------------------------------------------------------------------------------------------- throttles
     def get_throttles(self) -> Sequence[Any]:
-        """What limits this handler for the frame under way; override it to decide for each frame."""
+        """The throttles of this handler for the current frame; override it to choose them for each frame."""
         action = self._plan().action
         if action is not None and action.options.throttle_classes is not None:
             return action.options.throttle_classes
         return self.throttle_classes
 
     async def check_throttles(self) -> None:
-        """Raises `wsaction.exceptions.Throttled` where the action under way is called too often."""
+        """Raises `wsaction.exceptions.Throttled` if the current action is called too often."""
         throttles = compile_throttles(
             self.get_throttles(), owner=f"{type(self).__name__}.get_throttles()", throttle_scope=self.throttle_scope
         )
@@ -317,9 +333,9 @@ class AsyncAPIActionHandler:
 
 
 class ActionView:
-    """What ``as_aaah()`` and ``as_asgi()`` return: a handler class with what it is mounted with, and an ASGI app.
+    """What ``as_aaah()`` and ``as_asgi()`` return: a handler class with its ``initkwargs``. It is an ASGI app.
 
-    ``handler_class``, ``initkwargs`` and ``actions`` (by the name that clients use) say what it is.
+    ``actions`` has the actions of the route, by the names that clients use.
     """
 
     def __init__(
@@ -328,7 +344,8 @@ class ActionView:
         self.handler_class: Any = handler_class
         self.initkwargs: Mapping[str, Any] = dict(initkwargs)
         self.actions = actions
-        self.__name__, self.__doc__ = handler_class.__name__, handler_class.__doc__
+        self.__name__ = handler_class.__name__
+        self.__doc__ = handler_class.__doc__
         self._table: RouteTable | None = None
         self._runtime: Runtime | None = None
 
@@ -337,13 +354,13 @@ class ActionView:
 
     @property
     def table(self) -> RouteTable:
-        """Its routes, compiled at first use; raises `ImproperlyConfigured` for patterns that cannot be mounted."""
+        """The compiled routes, built at first use. Raises `ImproperlyConfigured` for patterns that cannot work."""
         if self._table is None:
             self._table = RouteTable(self, protocol_view())
         return self._table
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Serves one connection; without an enclosing `WSAction`, with the default bounds and Origin check."""
+        """Serves one connection. Without a `WSAction` around it, it uses the default limits and Origin check."""
         if self._runtime is None:
             self._runtime = Runtime(limits=self.handler_class.limits)
         if scope["type"] == "websocket" and scope.get("user") is None:
@@ -354,43 +371,44 @@ class ActionView:
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
-def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
+def _check_initkwargs(cls: type[AsyncAPIActionHandler], initkwargs: Mapping[str, Any]) -> None:
     for name in initkwargs:
-        if name not in (known := _settable(cls)):
-            hint = did_you_mean(name, known, "it has")
+        if name not in (settable := _settable_names(cls)):
+            hint = did_you_mean(name, settable, "it has")
             raise ImproperlyConfigured(
-                f"{cls.__name__} is mounted with attributes of the class, no actions or hooks, not {name!r}; {hint}"
+                f"{cls.__name__}: expected attributes of the class, no actions or hooks, got {name!r}; {hint}"
             )
 
 
-def _settable(cls: type) -> list[str]:
-    """What a class may be mounted with: no hooks, since it is the class that says which of these are taken over."""
-    actions = [action.function.__name__ for action in cls.available_actions.values()]  # type: ignore[attr-defined]
+def _settable_names(cls: type[AsyncAPIActionHandler]) -> list[str]:
+    """The attributes that ``as_aaah()`` may set. Hooks are not among them: `_read_hooks` reads the class alone."""
+    actions = [action.function.__name__ for action in cls.available_actions.values()]
     hooks = [name for name, value in framework_names(cls).items() if is_code(value)]
-    own = [name for name in dir(cls) if not name.startswith("_") and name not in (*_OWN, *actions, *hooks)]
-    return ["permission_classes", "throttle_classes", "throttle_scope", *own]
+    excluded = {*_BASE_NAMES, *actions, *hooks}
+    attributes = [name for name in dir(cls) if not name.startswith("_") and name not in excluded]
+    return ["permission_classes", "throttle_classes", "throttle_scope", *attributes]
 
 
-_OWN: frozenset[str] = frozenset(
+_BASE_NAMES: frozenset[str] = frozenset(
     name for name in (*vars(AsyncAPIActionHandler), *AsyncAPIActionHandler.__annotations__) if not name.startswith("__")
 )
 
 
 @cache
 def protocol_view() -> ActionView:
-    """The actions of every connection that begin with ``$``; made when the first root is, as pydantic builds them."""
+    """The ``$`` actions of every connection. They are built with the first table, as pydantic takes time for that."""
     from pydantic import StrictInt, StrictStr
 
     class ProtocolHandler(AsyncAPIActionHandler):
-        """They pass by the order, the bounds and the permissions."""
+        """These actions bypass the order of frames, the limits and the permissions."""
 
         @async_action(ordered=False)
         async def ping(self) -> None:
-            """Answers, for clients that cannot send the pings of WebSocket."""
+            """Replies at once, for clients that cannot send WebSocket pings."""
 
         @async_action(ordered=False)
         async def cancel(self, data: StrictStr | StrictInt) -> None:
-            """Cancels the call or stream of this connection whose ``request_id`` is ``data``."""
+            """Cancels the call or stream of this connection with this ``request_id``."""
             if not self.consumer.connection.cancel(data):
                 raise NotFound("Nothing with this request_id is in flight on this connection.")
 

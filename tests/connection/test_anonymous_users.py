@@ -1,4 +1,4 @@
-"""Where nobody has signed in there is still a user to ask: Starlette's ``UnauthenticatedUser``."""
+"""Connections without authentication have an anonymous user, Starlette's ``UnauthenticatedUser``."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ async def test_nobody_is_a_user_who_is_not_authenticated(served: str, scope: dic
 
 async def test_who_a_middleware_set_stays() -> None:
     class Guest(UnauthenticatedUser):
-        """A user of the application's own, who has not signed in either."""
+        """An anonymous user class of the application."""
 
     async with connect(VIEW, "/", user=Guest()) as ws:
         assert (await ws.call("who"))["data"] == ["Guest", False, True]
@@ -88,7 +88,7 @@ async def test_two_connections_share_no_user() -> None:
         assert users[0] is not users[1]
 
 
-async def test_an_owner_is_nobody_and_presence_has_no_user_of_that_name() -> None:
+async def test_anonymous_users_own_nothing_and_have_no_presence_key() -> None:
     class Card(BaseModel):
         id: int = 0
         owner_id: int | None = None
@@ -113,4 +113,4 @@ async def test_an_owner_is_nobody_and_presence_has_no_user_of_that_name() -> Non
         assert (await ws.call("subscribe", "cards/"))["status"] == 200
         assert "None" not in str((await ws.call("presence", "cards/"))["data"])
         card = Card(id=1)
-        await app.publish_object("cards/", "created", card)  # whose handler has no connection, and a user all the same
+        await app.publish_object("cards/", "created", card)  # the handler has no connection, but a user

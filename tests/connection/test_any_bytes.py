@@ -1,4 +1,4 @@
-"""Any bytes in: exactly one reply each or a documented close, and the connection goes on."""
+"""Any message gets exactly one reply or a documented close code, and the connection stays usable."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ REPLY = ["errors", "data", "action", "route", "status"]
 
 
 class Curious(BasePermission):
-    """Takes whatever a frame has, by name."""
+    """Takes all keys of a frame as keyword arguments."""
 
     def has_permission(self, scope: Any, handler: Any, action: str, x: Any = None, **kwargs: Any) -> bool:
         return not isinstance(x, str) or x != "refuse"
@@ -68,7 +68,7 @@ VIEW = Consumer.as_asgi()
 
 
 async def sane(ws: WebSocketSession, n: int) -> None:
-    """The connection answers a good frame, and nothing comes before that reply."""
+    """Checks that the connection answers a valid frame, and sends nothing before that reply."""
     await ws.send_json({"action": "echo", "data": n, "request_id": f"good {n}"})
     assert await ws.receive_json() == {
         "errors": [],
@@ -81,7 +81,7 @@ async def sane(ws: WebSocketSession, n: int) -> None:
 
 
 async def one_reply(ws: WebSocketSession, message: str | bytes, n: int) -> dict[str, Any]:
-    """The reply to a message; the only one, and well-formed."""
+    """The reply to a message; checks that it is the only one and well-formed."""
     await (ws.send_bytes(message) if isinstance(message, bytes) else ws.send_text(message))
     text = await ws.receive_text()
     text.encode()
@@ -266,7 +266,7 @@ FRAMES = st.fixed_dictionaries(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
-    """A frame of which some stretches are left out, doubled or replaced."""
+    """A frame with parts removed, repeated or replaced."""
     text = json.dumps(draw(FRAMES), ensure_ascii=draw(st.booleans()))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(text)))
@@ -280,7 +280,7 @@ def mutated(draw: st.DrawFn) -> str:
 
 MESSAGES = (
     st.text()
-    | st.text(st.characters())  # surrogates too
+    | st.text(st.characters())  # includes surrogates
     | st.binary()
     | FRAMES.map(json.dumps)
     | FRAMES.map(lambda frame: json.dumps(frame, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Authentication: who says who somebody is, what is refused before, refreshing in place, and secrets that stay so."""
+"""Authentication: classes, frames refused before it, refreshed credentials, and secrets that never leak."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ class Clock:
 
 
 class Tokens(BearerAuthentication):
-    """Knows the tokens that it is made with: a credential, an exception to be raised, or a function to be awaited."""
+    """Accepts the tokens it is created with. Each gives a credential, an exception to raise or a function to await."""
 
     def __init__(self, **known: Any) -> None:
         self.known: dict[str, Any] = {"ann": Credential(ANN), "bob": Credential(BOB), **known}
@@ -165,10 +165,10 @@ async def test_a_bearer_token_at_the_handshake(scope: dict[str, Any], user: User
         pytest.param(headers(("authorization", "Bearer ann, Bearer ann")), "malformed", id="joined by a proxy"),
         pytest.param(headers(("authorization", "Bearer änn")), "malformed", id="other letters"),
         pytest.param(headers(("authorization", f"Bearer {'a' * 8193}")), "malformed", id="too long"),
-        pytest.param(bearer("ann", "bob"), "Several", id="two sub-protocols"),
-        pytest.param(bearer("ann", "ann"), "Several", id="the same sub-protocol twice"),
-        pytest.param({**bearer("ann"), **headers(("authorization", "Bearer ann"))}, "Several", id="both"),
-        pytest.param(headers(*[("authorization", "Bearer ann")] * 2), "Several", id="two headers"),
+        pytest.param(bearer("ann", "bob"), "several", id="two sub-protocols"),
+        pytest.param(bearer("ann", "ann"), "several", id="the same sub-protocol twice"),
+        pytest.param({**bearer("ann"), **headers(("authorization", "Bearer ann"))}, "several", id="both"),
+        pytest.param(headers(*[("authorization", "Bearer ann")] * 2), "several", id="two headers"),
         pytest.param(bearer("old"), "expired", id="expired"),
         pytest.param(bearer("ends"), "expired", id="expires now"),
     ],
@@ -190,7 +190,7 @@ async def test_sync_verify() -> None:
     assert (await opened(Sync(), **bearer("eve"))).user == User("eve")
 
 
-async def test_classes_are_asked_in_their_order_and_the_first_credential_counts() -> None:
+async def test_classes_are_asked_in_order_until_one_has_a_credential() -> None:
     session = {"session": {"user": BOB}}
     assert (await opened(Tokens, Sessions, **session, **bearer("ann"))).user is ANN
     assert (await opened(Sessions, Tokens, **session, **bearer("ann"))).user is BOB
@@ -286,12 +286,12 @@ async def test_before_authentication_every_frame_is_refused(classes: list[Any], 
         (SimpleUser("cal"), False),
     ],
 )
-async def test_a_first_frame_is_needed_unless_the_handshake_said_who_it_is(user: Any, needed: bool) -> None:
+async def test_first_frame_is_required_unless_the_handshake_has_a_user(user: Any, needed: bool) -> None:
     assert ((await opened(FirstTokens, user=user)).gate("list") is not None) is needed
     assert (await opened(FirstTokens, user=user, **bearer("ann"))).gate("list") is None
 
 
-async def test_a_user_whose_is_authenticated_has_to_be_awaited_is_refused() -> None:
+async def test_a_user_with_an_async_is_authenticated_is_refused() -> None:
     async def answer() -> bool:
         raise AssertionError
 
@@ -304,7 +304,7 @@ async def test_a_user_whose_is_authenticated_has_to_be_awaited_is_refused() -> N
     with pytest.raises(TypeError, match="got an awaitable"):
         await authenticator(FirstTokens).open(scope, 10)
     waiting.close()
-    assert scope["subprotocols"] == ["wsaction.v1"]  # the token is taken out all the same
+    assert scope["subprotocols"] == ["wsaction.v1"]  # the token is removed in any case
 
 
 async def test_auth_timeout() -> None:
@@ -339,7 +339,7 @@ async def test_both_shapes_of_auth_data() -> None:
 
 
 async def test_where_nothing_takes_auth_there_is_no_such_action() -> None:
-    with pytest.raises(ActionNotAllowed, match="Nothing here takes"):
+    with pytest.raises(ActionNotAllowed, match="does not take"):
         await (await opened(Sessions, session={})).present("ann")
 
 
@@ -367,7 +367,7 @@ async def test_expiry() -> None:
     assert refused.status == 401
 
 
-async def test_a_refresh_gives_a_new_expiry_and_new_rights_that_the_next_frame_sees() -> None:
+async def test_a_refresh_sets_the_expiry_and_the_user_of_the_next_frame() -> None:
     clock, scope = Clock(), {**websocket_scope("/"), **bearer("old")}
     admin = User("ann", is_admin=True)
     tokens = Tokens(old=Credential(ANN, NOW + 60, "old"), new=Credential(admin, NOW + 120), forever=Credential(admin))
@@ -427,7 +427,7 @@ async def test_auth_may_not_change_who_a_middleware_says_it_is(before: Any, toke
         assert state.user is ANN
 
 
-async def test_one_auth_at_a_time_and_the_user_is_compared_when_it_is_known() -> None:
+async def test_one_auth_at_a_time_and_its_user_is_compared_at_the_end() -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> Credential:
@@ -438,8 +438,8 @@ async def test_one_auth_at_a_time_and_the_user_is_compared_when_it_is_known() ->
     state = await opened(FirstTokens(slow=slow))
     first = asyncio.create_task(state.present("slow"))
     await entered.wait()
-    assert state.gate("list") is not None, "an $auth that is under way authenticates nobody yet"
-    with pytest.raises(Busy, match="under way"):
+    assert state.gate("list") is not None, "an $auth being verified does not authenticate yet"
+    with pytest.raises(Busy, match="being verified"):
         await state.present("bob")
     go_on.set()
     await first
@@ -504,7 +504,7 @@ async def test_what_ends_the_process_is_left_alone(error: type[BaseException]) -
         await authenticator(Ends).open(websocket_scope("/"), 10)
 
 
-async def test_a_class_that_hangs_is_bounded_and_a_timeout_of_its_own_is_a_bug_of_its_own() -> None:
+async def test_a_hanging_class_is_busy_and_its_own_timeout_is_a_bug() -> None:
     async def never() -> Credential:
         return await asyncio.get_running_loop().create_future()
 
@@ -584,7 +584,7 @@ MALFORMED = ["", "{", "[]", "1", "{}", '{"action": 5}', '{"action": "who", "rout
 @pytest.mark.parametrize(
     "text", [*MALFORMED, '{"action": "who"}', '{"action": "$ping"}', '{"action": "none", "route": "x"}']
 )
-async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: str) -> None:
+async def test_frames_of_any_type_are_refused_before_authentication(text: str) -> None:
     async with connect(desk(FirstTokens, debug=True), "/ws/") as ws:
         await ws.send_text(text)
         reply = await ws.receive_json()
@@ -603,8 +603,8 @@ async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: s
 async def test_its_reply_is_compact_as_all_are() -> None:
     async with connect(desk(FirstTokens), "/ws/") as ws:
         await ws.send_text('{"action":"$auth","data":"ann","request_id":7}')
-        told = '{"errors":[],"data":{"expires_at":null},"action":"$auth","route":"","status":200,"request_id":7}'
-        assert await ws.receive_text() == told
+        expected = '{"errors":[],"data":{"expires_at":null},"action":"$auth","route":"","status":200,"request_id":7}'
+        assert await ws.receive_text() == expected
 
 
 async def test_a_malformed_auth_frame_is_told_so() -> None:
@@ -758,7 +758,7 @@ async def test_a_cancelled_auth_has_one_reply_though_verify_goes_on(for_long: bo
         await ws.nothing()
 
 
-async def test_a_cancelled_auth_whose_credential_came_in_force_ends_with_it() -> None:
+async def test_a_cancelled_auth_that_succeeds_expires_as_others_do() -> None:
     entered = asyncio.Event()
 
     async def stubborn() -> Credential:
@@ -786,7 +786,7 @@ class Boards(AsyncAPIConsumer):
 
 
 async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
-    """Each is as many questions as there are subscriptions, and ``$`` frames pass by the bounds of actions."""
+    """Each check asks every subscription again, and the limits of actions do not apply to ``$`` frames."""
     EVENTS["asked"], EVENTS["answered"] = asyncio.Event(), asyncio.Event()
     EVENTS["answered"].set()
     app = WSAction([path("ws/", Boards.as_asgi())], authentication_classes=[Tokens])
@@ -799,10 +799,10 @@ async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
         assert [(await ws.call("$auth", data="ann"))["status"] for _ in range(3)] == [503] * 3
         assert (await ws.call("$cancel", data="first"))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "what it began goes on"
+        assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "its checks still run"
         EVENTS["answered"].set()
         reply = await ws.call("$auth", data="ann")
-        while reply["status"] == 503:  # until the loop has had its turn
+        while reply["status"] == 503:  # until the other check has ended
             reply = await ws.call("$auth", data="ann")
         assert reply["status"] == 200
 
@@ -815,7 +815,7 @@ async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
     assert gate._alarm._at < math.inf
     gate.stop()
     connection.is_closed = True
-    gate.watch()  # as by a $auth whose verification went on
+    gate.watch()  # as a $auth does whose verification ends later
     assert gate._alarm._at == math.inf
 
 
@@ -840,7 +840,7 @@ async def test_verify_has_units_of_work_of_its_own() -> None:
     assert (await tokens.get(id=1)).used == 1
 
 
-async def test_a_verify_that_is_cancelled_by_what_it_awaits_still_gets_a_reply() -> None:
+async def test_a_verify_that_raises_cancelled_error_gets_a_reply() -> None:
     async def cancelled() -> Credential:
         raise asyncio.CancelledError
 
@@ -923,7 +923,7 @@ def test_a_user_without_an_id(user: Any) -> None:
         (SessionAuthentication, "get_user"),
         (dict, "expected subclasses of BaseAuthentication"),
         ("Tokens", "expected subclasses of BaseAuthentication"),
-        (FirstFrameAuthentication, "first frame that none of them takes"),
+        (FirstFrameAuthentication, "expected a class that takes .auth, because first_frame"),
     ],
 )
 def test_what_cannot_authenticate_is_refused_when_declared(entry: Any, says: str) -> None:
@@ -990,7 +990,7 @@ HANDSHAKES = [
 
 
 def replies(failure: BaseException) -> str:
-    """All that clients and logs are told for it, in debug."""
+    """All texts that clients and logs get for it in debug mode."""
     return json.dumps([to_api_error(failure, what="test", debug=True).errors, traceback.format_exception(failure)])
 
 
@@ -1006,9 +1006,9 @@ async def test_no_token_in_replies_or_logs(way: Any, failure: BaseException, cap
     trial = opened(tokens, **way) if way in HANDSHAKES else (await opened(tokens)).present(way)
     with pytest.raises(Exception) as caught:  # noqa: PT011  # which one it is, is another test's
         await trial
-    told = replies(caught.value)
+    texts = replies(caught.value)
     assert caught.value.__context__ is caught.value.__cause__ is None
-    assert shows(told + caplog.text) == []
+    assert shows(texts + caplog.text) == []
 
 
 async def test_what_is_no_secret_of_a_failure_is_told() -> None:
@@ -1072,8 +1072,8 @@ def test_nothing_is_left_that_a_secret_shares_and_all_else_is(
             for at in range(len(text)):
                 if text.startswith(secret[start : start + size], at):
                     hidden[at : at + size] = [True] * size
-    told = "".join("\0" if secret else one for one, secret in zip(text, hidden, strict=True))
-    assert redact(text, secrets) == re.sub("\0+", "[redacted]", told)
+    marked = "".join("\0" if secret else one for one, secret in zip(text, hidden, strict=True))
+    assert redact(text, secrets) == re.sub("\0+", "[redacted]", marked)
 
 
 @pytest.mark.parametrize(
@@ -1085,19 +1085,20 @@ def test_nothing_is_left_that_a_secret_shares_and_all_else_is(
     ],
 )
 async def test_what_a_bad_credential_costs_grows_with_its_size_alone(data: Callable[[int], Any]) -> None:
-    """Whoever has not authenticated may send a whole frame of it, again and again, and all others wait meanwhile."""
+    """A client without authentication may send it again and again, in the largest frame, while all others wait."""
     state = await opened(FirstTokens)
 
     async def fastest(size: int) -> float:
         took = []
         for _ in range(5):
-            started = time.thread_time()  # of this thread, whoever else is at work
+            started = time.thread_time()  # the CPU time of this thread, whatever else runs
             with pytest.raises(NotAuthenticated):
                 await state.present({"token": data(size)})
             took.append(time.thread_time() - started)
         return min(took)
 
-    assert await fastest(1_000) < 10 * await fastest(250)  # four times, and room for noise; sixteen times by squares
+    # Linear growth is 4 times, plus noise; quadratic growth would be 16 times.
+    assert await fastest(1_000) < 10 * await fastest(250)
 
 
 def test_texts() -> None:
@@ -1110,8 +1111,8 @@ def test_a_long_traceback_is_cut() -> None:
 
 # ------------------------------------------------------------------------------------------------ guesses
 @pytest.mark.parametrize("first_frame", [True, False], ids=["first frame", "refresh"])
-async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bound_says(first_frame: bool) -> None:
-    """All at once, so that the reader has them before the loop has its turn; a good one among them changes nothing."""
+async def test_a_burst_of_bad_credentials_is_verified_up_to_the_limit(first_frame: bool) -> None:
+    """The reader has all of them before the loop runs other tasks. A good credential among them changes nothing."""
     verified: list[str] = []
 
     class Counting(BearerAuthentication):
@@ -1137,7 +1138,7 @@ async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bou
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-async def test_guesses_that_a_class_refuses_in_its_own_words_are_counted(status: int) -> None:
+async def test_a_refusal_with_an_error_of_the_class_is_counted(status: int) -> None:
     class Wordy(BearerAuthentication):
         async def verify(self, token: str) -> Credential | None:
             raise APIError(status, "bad_token", "This is none of ours.")

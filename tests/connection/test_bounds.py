@@ -1,4 +1,4 @@
-"""Every bound of `Limits`, reached: what is told names it and its value, and memory or time stays what it promises."""
+"""Reaches each limit of `Limits`: the error names it and its value, and memory and time stay within it."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from wsaction.testing import ConnectionClosed, connect
 from wsaction.testing._scope import websocket_scope
 
 WAIT = 10.0
-MANY = 500  # times what a bound lets by
+MANY = 500  # how many times the limit is exceeded
 
 released = threading.Event()
 
@@ -84,19 +84,18 @@ def app_of(hooks: Reached, limits: Limits, **options: Any) -> WSAction:
 
 # ------------------------------------------------------------------------------------------------ how each is reached
 async def answers(app: WSAction, frames: Iterable[dict[str, Any]], *, silent: int = 0) -> list[str]:
-    """What the frames are answered with, but for the first ones, which are not; the beginning of each, where its errors
-    are."""
+    """The beginning of the reply to each frame, where its errors are; the first ``silent`` frames get none."""
     async with connect(app) as ws:
-        told = []
+        replies = []
         for number, frame in enumerate(frames):
             await ws.send_json(frame)
             if number >= silent:
-                told.append((await ws.receive_text())[:300])
-        return told
+                replies.append((await ws.receive_text())[:300])
+        return replies
 
 
 async def closing(app: WSAction, text: str | None = None, at: str = "/") -> list[str]:
-    """The reason that a connection is closed with."""
+    """The close reason of a connection."""
     async with connect(app, at) as ws:
         if text is not None:
             await ws.send_text(text)
@@ -107,7 +106,7 @@ async def closing(app: WSAction, text: str | None = None, at: str = "/") -> list
 
 @asynccontextmanager
 async def unread(app: WSAction) -> AsyncIterator[Callable[[str], None]]:
-    """A connection whose client takes nothing once it is accepted; gives what sends a frame."""
+    """A connection whose client reads nothing after the handshake; yields a function that sends a frame."""
     frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     frames.put_nowait({"type": "websocket.connect"})
     accepted, gone = asyncio.Event(), asyncio.Event()
@@ -140,7 +139,7 @@ async def too_long(app: WSAction) -> list[str]:
 
 async def too_many(app: WSAction, size: int = 1) -> list[str]:
     frames = ({"action": "wait", "route": "rooms/1/", "data": "x" * size} for _ in range(MANY))
-    return await answers(app, frames, silent=2 + 3)  # under way, and waiting
+    return await answers(app, frames, silent=2 + 3)  # the running and the queued ones
 
 
 async def too_large_together(app: WSAction) -> list[str]:
@@ -174,16 +173,16 @@ async def every_thread_blocked(app: WSAction) -> list[str]:
         async with connect(app) as ws:
             for number in range(8):
                 await ws.send_json({"action": "block", "request_id": number})
-            told = [await ws.receive_text() for _ in range(8)]
+            replies = [await ws.receive_text() for _ in range(8)]
         assert threading.active_count() - before <= 2
     finally:
         released.set()
-    assert json.loads(told[0])["errors"][0]["type"] == "action_timeout", "the one that has begun"
-    return told[1:]
+    assert json.loads(replies[0])["errors"][0]["type"] == "action_timeout", "the running one"
+    return replies[1:]
 
 
 async def guesses(app: WSAction) -> list[str]:
-    """One token after the other, as fast as they can be sent, and what the connection is closed with."""
+    """Sends five wrong tokens; returns the close reason."""
     async with connect(app) as ws:
         for number in range(5):
             assert (await ws.call("$auth", data=f"guess-{number}"))["status"] == 401
@@ -199,7 +198,7 @@ async def too_slow(app: WSAction) -> list[str]:
 async def disconnects_slowly(app: WSAction) -> list[str]:
     async with connect(app, "/stubborn/") as ws:
         await ws.call("echo")
-    return []  # whoever could be told is gone; the log is
+    return []  # the client is gone, so only the log has it
 
 
 async def a_message_that_is_not_whole(app: WSAction) -> list[str]:
@@ -212,14 +211,14 @@ async def a_message_that_is_not_whole(app: WSAction) -> list[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """How a bound is reached; what that may hold of memory (bytes, at its peak) and take (seconds)."""
+    """How a limit is reached, and how much memory (bytes at the peak) and time (seconds) that may take."""
 
     reach: Callable[[WSAction], Awaitable[list[str]]]
     limits: dict[str, float]
-    may_hold: int = 1_000_000  # of ours, and of the client's, who keeps what it was told
+    may_hold: int = 1_000_000  # of the server, and of the client, which keeps the replies
     may_take: float = WAIT
     at_least: float = 0.0
-    told: str = ""  # the bound that is told of, where that is another
+    named_limit: str = ""  # the limit that the error names, if it is another one
     options: dict[str, Any] | None = None
 
 
@@ -227,7 +226,9 @@ CASES = {
     "max_frame_bytes": Case(too_many_brackets, {"max_frame_bytes": 1_000}, may_hold=4_000_000),
     "max_json_depth": Case(too_deep, {"max_json_depth": 50}),
     "max_route_length": Case(too_long, {"max_route_length": 10_000}, may_hold=4_000_000),
-    "max_concurrency": Case(too_many, {"max_concurrency": 2, "max_queued_actions": 3}, told="max_queued_actions"),
+    "max_concurrency": Case(
+        too_many, {"max_concurrency": 2, "max_queued_actions": 3}, named_limit="max_queued_actions"
+    ),
     "max_queued_actions": Case(too_many, {"max_concurrency": 2, "max_queued_actions": 3}),
     "max_queued_bytes": Case(
         too_large_together, {"max_concurrency": 2, "max_queued_bytes": 35_000}, may_hold=3_000_000
@@ -240,7 +241,7 @@ CASES = {
         a_message_that_is_not_whole,
         {"message_timeout": 0.2},
         at_least=0.2,
-        may_hold=3_000_000,  # uvicorn's modules
+        may_hold=3_000_000,  # including the modules of uvicorn
     ),
     "send_timeout": Case(a_message_unread, {"send_timeout": 0.2, "drain_timeout": 0.2}, at_least=0.2),
     "action_timeout": Case(too_slow, {"action_timeout": 0.2}, at_least=0.2),
@@ -258,7 +259,7 @@ def test_no_bound_is_missing() -> None:
 async def test_a_bound_holds_and_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
     case, hooks = CASES[name], Reached()
     app = app_of(hooks, Limits(**case.limits), **(case.options or {}))  # type: ignore[arg-type]
-    told = case.told or name
+    limit = case.named_limit or name
     tracemalloc.start()
     try:
         started = time.monotonic()
@@ -267,11 +268,11 @@ async def test_a_bound_holds_and_says_so(name: str, caplog: pytest.LogCaptureFix
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    value = case.limits[told]
+    value = case.limits[limit]
     texts = texts or [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert texts
-    assert not [text for text in texts if told not in text or f"{value}" not in text]
-    assert (told, value) in hooks.bounds
+    assert not [text for text in texts if limit not in text or f"{value}" not in text]
+    assert (limit, value) in hooks.bounds
     assert len(hooks.bounds) >= len(texts)
     assert peak < case.may_hold
     assert case.at_least <= seconds < case.may_take

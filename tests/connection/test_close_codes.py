@@ -1,4 +1,4 @@
-"""Close codes, reasons and denials on real servers, as clients see them."""
+"""Close codes, reasons and refused handshakes of real servers, as clients see them."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ PROTOCOLS = ["websockets-sansio", "wsproto", "wsaction.server:DrainingProtocol"]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # of the clients; the server has its own loop
+    return "asyncio"  # for the clients; the server has its own loop
 
 
 class Token(BearerAuthentication):
@@ -88,7 +88,7 @@ Serve = Callable[..., Any]
 
 
 async def ended(client: Any) -> tuple[int, str]:
-    """The close frame that a client gets, whatever comes before it; (1006, "") where the line was cut."""
+    """The close frame that a client gets, whatever comes before it; (1006, "") if there is none."""
     try:
         while True:
             await asyncio.wait_for(client.recv(), WAIT)
@@ -99,7 +99,7 @@ async def ended(client: Any) -> tuple[int, str]:
 @pytest.mark.parametrize("ws", PROTOCOLS)
 async def test_a_consumers_own_code_and_reason(serve: Serve, ws: str) -> None:
     server = serve(app(), ws=ws)
-    for code, reason, told in [
+    for code, reason, expected in [
         (1000, "", ""),
         (1008, "policy", "policy"),
         (1011, "fault", "fault"),
@@ -109,7 +109,7 @@ async def test_a_consumers_own_code_and_reason(serve: Serve, ws: str) -> None:
         async with server.connect("/ws/") as client:
             frame = {"action": "leave", "code": code, "reason": reason}
             await client.send(json.dumps(frame, ensure_ascii=False))
-            assert await ended(client) == (code, told)
+            assert await ended(client) == (code, expected)
 
 
 @pytest.mark.parametrize("ws", PROTOCOLS)
@@ -139,7 +139,7 @@ async def test_a_slow_consumer(serve: Serve, ws: str) -> None:
         assert (code, reason.partition(";")[0]) in [
             (1013, "slow consumer"),
             (1006, ""),
-        ]  # cut before it had read that far
+        ]  # the connection broke before the client had read that far
 
 
 @pytest.mark.parametrize("ws", PROTOCOLS)

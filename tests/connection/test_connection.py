@@ -1,4 +1,4 @@
-"""The connection: order, concurrency, what frames may not see of each other, sending, and every way to end."""
+"""The connection: order and concurrency of frames, isolation between them, sending, and all ways to end."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,8 @@ from wsaction.limits import Limits
 from wsaction.serializers._errors import encode_error
 from wsaction.testing import connect
 
-WAIT = 5.0  # seconds that a test waits at most, for anything
-SILENT: Any = object()  # returned by an action that has no reply
+WAIT = 5.0  # seconds that a test waits at most
+SILENT: Any = object()  # the result of an action without a reply
 
 Work = Callable[[Frame], Awaitable[Any]]
 Ids = list[Any]
@@ -31,26 +31,26 @@ var: ContextVar[Any] = ContextVar("tests.var", default="nothing")
 
 
 class Link:
-    """One connection, with the server, the peer and the dispatcher in the test's hands.
+    """One connection whose server, peer and dispatcher the test controls.
 
-    An action is a function of ``actions``: ``echo`` and ``wait``, which waits until its id is let go, come with it.
-    The key of a frame is its route; the action ``free`` is ``wait`` in no order.
+    ``actions`` has the functions of the actions. ``echo`` returns at once; ``wait`` waits until ``let_go`` has its id.
+    The key of a frame is its route. The action ``free`` is an unordered ``wait``.
     """
 
     def __init__(self, **limits: Any) -> None:
         self.inbox: deque[Message] = deque()
-        self.sent: list[dict[str, Any]] = []  # what the peer got
+        self.sent: list[dict[str, Any]] = []  # what the peer received
         self.writable = asyncio.Event()
         self.writable.set()
-        self.gone: Exception | None = None  # what `send` raises
-        self.sending = 0  # calls of `send` that have not returned
+        self.gone: Exception | None = None  # the exception that `send` raises
+        self.sending = 0  # calls of `send` that have not returned yet
         self.gates: defaultdict[Any, asyncio.Event] = defaultdict(asyncio.Event)
         self.started: Ids = []
         self.finished: Ids = []
         self.under_way = 0
         self.peak = 0
         self.action_timeout = math.inf
-        self.seen: list[Any] = []  # what actions noted
+        self.seen: list[Any] = []  # what the actions recorded
         self.actions: dict[str, Work] = {"echo": self.echo, "wait": self.wait, "free": self.wait, "quick": self.quick}
         self.connection = Connection(self.receive, self.send, Limits(**limits))
         self._changed = asyncio.Event()
@@ -84,7 +84,7 @@ class Link:
         await self._changed.wait()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Waits until what happened on the link makes ``condition`` true."""
+        """Waits until ``condition`` is true, which it checks after each event of the link."""
         try:
             async with asyncio.timeout(WAIT):
                 while not condition():
@@ -130,7 +130,7 @@ class Link:
         return found()[-1]
 
     async def reader_is_past(self) -> None:
-        """Waits until all that was fed before has been read, told by the reply to a frame that waits for nothing."""
+        """Waits until all earlier frames have been read: a malformed frame is answered as soon as it is read."""
         marker = f"marker {len(self.sent)}"
         self.feed_text(json.dumps({"request_id": marker}))
         await self.reply_to(marker)
@@ -177,10 +177,10 @@ class Link:
     # ------------------------------------------------------------------------------------------- its life
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[asyncio.Task[int]]:
-        """Serves it; in the end the peer leaves if it is still there, and nothing of the connection is left."""
+        """Serves the connection. At the end the peer disconnects, and nothing of the connection may be left."""
         before = asyncio.all_tasks()
         task = asyncio.create_task(self.connection.serve(self))
-        await asyncio.sleep(0)  # it begins
+        await asyncio.sleep(0)  # the task starts
         try:
             yield task
             if not self.connection.is_closed:
@@ -217,14 +217,14 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ------------------------------------------------------------------------------------------------ order
 
 
-async def test_frames_of_one_key_run_in_order_and_those_of_another_do_not_wait() -> None:
+async def test_frames_of_one_key_run_in_order_and_other_keys_do_not_wait() -> None:
     link = Link()
     async with link.serving():
         for request_id in (1, 2, 3):
             link.feed("wait", "a/", request_id)
         link.feed("wait", "b/", "other")
         await link.until(lambda: link.started == [1, "other"])
-        link.let_go("other", 2, 3)  # they could go on, but for 1
+        link.let_go("other", 2, 3)  # 2 and 3 still wait for 1
         await link.reply_to("other")
         await link.reader_is_past()
         assert link.started == [1, "other"]
@@ -234,7 +234,7 @@ async def test_frames_of_one_key_run_in_order_and_those_of_another_do_not_wait()
         assert [i for i in link.answered() if i in (1, 2, 3)] == [1, 2, 3]
 
 
-async def test_a_frame_that_does_not_suspend_waits_for_those_before_it_too() -> None:
+async def test_a_frame_that_does_not_suspend_waits_for_earlier_ones_too() -> None:
     link = Link()
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -245,7 +245,7 @@ async def test_a_frame_that_does_not_suspend_waits_for_those_before_it_too() -> 
         link.let_go(1)
         await link.reply_to(2)
         assert link.answered() == [3, 1, 2]
-        link.feed("echo", "a/", 4)  # the lane is gone with the last of its frames
+        link.feed("echo", "a/", 4)  # the lane has been removed with its last frame
         await link.reply_to(4)
 
 
@@ -262,7 +262,7 @@ async def test_frames_without_a_key_are_in_no_order() -> None:
         assert link.answered() == [4, 3, 1, 2]
 
 
-async def test_the_next_of_a_key_waits_until_the_reply_before_it_is_sent() -> None:
+async def test_a_frame_waits_until_the_reply_to_the_previous_is_sent() -> None:
     link = Link()
     async with link.serving():
         link.writable.clear()
@@ -292,7 +292,7 @@ async def test_max_concurrency_is_never_exceeded_and_always_refilled(action: str
             link.let_go(number)
             expected = min(done + 3, 12)
             await link.until(lambda expected=expected: len(link.started) == expected)  # type: ignore[misc]
-        await link.until(lambda: len(link.replies) == 13)  # and the marker's
+        await link.until(lambda: len(link.replies) == 13)  # 12 and the marker's
         assert link.started == list(range(12))
         assert link.peak == 3
 
@@ -304,7 +304,7 @@ async def test_of_each_lane_only_the_first_takes_a_place() -> None:
             link.feed("wait", route, request_id)
         await link.reader_is_past()
         assert link.started == [0, 3]
-        link.let_go(0)  # c's first was ready before a's second
+        link.let_go(0)  # the first frame of c was ready before the second of a
         await link.until(lambda: len(link.started) == 3)
         assert link.started == [0, 3, 4]
         link.let_go(*range(7))
@@ -327,7 +327,7 @@ async def test_frames_that_do_not_suspend_need_no_task() -> None:
         assert link.connection._tasks == {reader}
 
 
-async def test_frames_that_are_back_by_the_next_turn_need_no_task_either() -> None:
+async def test_frames_that_suspend_for_one_loop_turn_need_no_task() -> None:
     link = Link()
 
     async def turns(frame: Frame) -> Any:
@@ -382,7 +382,7 @@ async def test_silent_frames_have_no_reply_and_are_over_all_the_same() -> None:
         assert link.answered()[1:] == [4]
 
 
-async def test_past_max_queued_actions_frames_are_refused_and_reading_goes_on() -> None:
+async def test_frames_beyond_max_queued_actions_are_refused_as_busy() -> None:
     link = Link(max_concurrency=2, max_queued_actions=3)
     async with link.serving():
         for request_id, route in enumerate(("a/", "b/", "a/", "c/", "c/", "a/", "d/")):
@@ -394,9 +394,9 @@ async def test_past_max_queued_actions_frames_are_refused_and_reading_goes_on() 
             assert reply["errors"][0]["ctx"] == {"limit": "max_queued_actions", "value": 3}
             assert reply["data"] is None
         assert link.started == [0, 1]
-        link.let_go(0)  # a place is free, and one in the queue
+        link.let_go(0)  # frees a place to run and one in the queue
         await link.until(lambda: len(link.started) == 3)
-        link.feed("wait", "d/", 6)  # its id was not kept
+        link.feed("wait", "d/", 6)  # its id is free again
         link.let_go(*range(7))
         await link.until(lambda: {0, 1, 2, 3, 4, 6} <= set(link.finished))
         await link.until(lambda: len(link.replies) == 8)
@@ -411,7 +411,7 @@ async def test_a_full_lane_is_refused_though_places_are_free() -> None:
         for request_id in (1, 2, 3):
             link.feed("wait", "a/", request_id)
         assert (await link.reply_to(3))["status"] == 503
-        link.feed("echo", "b/", 4)  # nothing has to wait for a place
+        link.feed("echo", "b/", 4)  # no frame waits for a place to run
         assert (await link.reply_to(4))["status"] == 200
         link.let_go(1, 2)
         await link.reply_to(2)
@@ -431,9 +431,9 @@ async def test_an_id_in_flight_is_refused_and_free_after_its_reply(route: str) -
         assert refusal["status"] == 409
         assert refusal["errors"][0]["type"] == "duplicate_request_id"
         assert refusal["errors"][0]["ctx"] == {"request_id": 7}
-        link.feed("echo", "c/", "7")  # another type: another id
+        link.feed("echo", "c/", "7")  # a string is another id than an int
         assert (await link.reply_to("7"))["status"] == 200
-        link.feed("echo", "c/", 7)  # refused again: the refusal did not free it
+        link.feed("echo", "c/", 7)  # refused again, as the refusal did not free the id
         await link.until(lambda: len(link.replies) == 3)
         assert link.statuses() == [(7, 409), ("7", 200), (7, 409)]
         link.let_go(1, 7)
@@ -442,7 +442,7 @@ async def test_an_id_in_flight_is_refused_and_free_after_its_reply(route: str) -
         await link.until(lambda: link.replies[-1]["data"] == "again")
 
 
-async def test_a_refusal_that_cannot_be_sent_yet_leaves_the_id_with_its_owner() -> None:
+async def test_a_duplicate_refused_during_a_slow_send_keeps_the_id_taken() -> None:
     link = Link()
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -479,7 +479,7 @@ async def test_frames_without_an_id_are_no_duplicates() -> None:
         assert all("request_id" not in reply for reply in link.replies)
 
 
-async def test_error_frames_are_answered_at_once_though_everything_is_full() -> None:
+async def test_error_frames_are_answered_even_if_the_queue_is_full() -> None:
     link = Link(max_concurrency=1, max_queued_actions=1)
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -488,18 +488,22 @@ async def test_error_frames_are_answered_at_once_though_everything_is_full() -> 
         link.feed_text("{")
         link.feed_message({"type": "websocket.receive", "bytes": b"{}"})
         link.feed_text('{"action": 1, "route": "a/", "request_id": 3}')
-        link.feed("echo", "a/", 2)  # a duplicate
+        link.feed("echo", "a/", 2)  # a duplicate id
         link.feed("echo", "a/", 5)  # busy
         await link.until(lambda: len(link.replies) == 5)
         assert [reply["errors"][0]["type"] for reply in link.replies] == [
-            "invalid_json", "invalid_frame", "invalid_frame", "duplicate_request_id", "busy",
-        ]  # fmt: skip
+            "invalid_json",
+            "invalid_frame",
+            "invalid_frame",
+            "duplicate_request_id",
+            "busy",
+        ]
         assert link.started == [1]
         link.let_go(1, 2)
         await link.reply_to(2)
 
 
-async def test_an_error_frame_whose_reply_cannot_be_sent_holds_up_no_reading() -> None:
+async def test_an_unsent_error_reply_does_not_block_reading() -> None:
     link = Link(max_concurrency=1)
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -523,7 +527,7 @@ async def test_an_error_frame_whose_reply_cannot_be_sent_holds_up_no_reading() -
 
 
 class Incomparable:
-    """As an array or an ORM's column: comparing gives no yes or no."""
+    """Compares as arrays and ORM columns do: the result is no bool."""
 
     def __eq__(self, other: object) -> bool:
         raise ValueError("the truth of this is ambiguous")
@@ -532,7 +536,7 @@ class Incomparable:
 
 
 @pytest.mark.parametrize("kind", ["at once", "suspending", "queued", "thread", "at once, then reset"])
-async def test_what_a_frame_sets_is_never_seen_by_the_next_and_what_connect_set_by_all(kind: str) -> None:
+async def test_frames_see_the_context_of_connect_and_not_each_others(kind: str) -> None:
     link = Link()
     threads = Threads(1)
 
@@ -638,7 +642,7 @@ async def test_a_flood_of_frames_leaves_the_loop_its_turns(flood: str) -> None:
 
 
 def padded(size: int, letter: str) -> str:
-    """A frame of exactly so many bytes of UTF-8."""
+    """A frame of exactly ``size`` bytes of UTF-8."""
     empty = json.dumps({"action": "echo", "data": "", "request_id": 1})
     room = size - len(empty)
     width = len(letter.encode())
@@ -649,7 +653,7 @@ def padded(size: int, letter: str) -> str:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "€", "\N{GRINNING FACE}"])
-async def test_a_frame_of_max_frame_bytes_is_read_and_one_byte_more_closes(letter: str) -> None:
+async def test_a_text_frame_beyond_max_frame_bytes_closes_the_connection(letter: str) -> None:
     link = Link(max_frame_bytes=1_000)
     async with link.serving() as task:
         link.feed_text(padded(1_000, letter))
@@ -665,7 +669,7 @@ async def test_a_frame_of_max_frame_bytes_is_read_and_one_byte_more_closes(lette
     }
 
 
-async def test_binary_frames_are_refused_up_to_max_frame_bytes_and_close_beyond() -> None:
+async def test_binary_frames_are_refused_or_close_if_they_are_too_large() -> None:
     link = Link(max_frame_bytes=1_000)
     async with link.serving() as task:
         link.feed_message({"type": "websocket.receive", "bytes": b"x" * 1_000})
@@ -680,7 +684,7 @@ async def test_binary_frames_are_refused_up_to_max_frame_bytes_and_close_beyond(
 async def test_text_that_is_no_utf8_is_answered() -> None:
     link = Link(max_frame_bytes=20)
     async with link.serving():
-        link.feed_text("\ud800" * 6)  # 18 bytes where surrogates pass
+        link.feed_text("\ud800" * 6)  # 18 bytes, with surrogates encoded
         await link.until(lambda: link.replies)
         assert link.replies[0]["errors"][0]["type"] == "invalid_json"
 
@@ -688,7 +692,7 @@ async def test_text_that_is_no_utf8_is_answered() -> None:
 # ------------------------------------------------------------------------------------------------ sending
 
 
-async def test_sending_goes_straight_through_while_nothing_is_before_it() -> None:
+async def test_send_does_not_suspend_while_the_outbox_is_empty() -> None:
     link = Link()
     async with link.serving():
         await link.reader_is_past()
@@ -706,7 +710,7 @@ async def test_send_and_put_keep_their_order() -> None:
         first = asyncio.create_task(link.connection.send("1"))
         await link.until(lambda: link.sending)
         link.connection.put("2")
-        await link.connection.send("3")  # does not wait
+        await link.connection.send("3")  # returns at once
         link.connection.put("4")
         link.feed("echo", "", 5)
         await link.until(lambda: link.finished == [5])
@@ -715,7 +719,7 @@ async def test_send_and_put_keep_their_order() -> None:
         await link.until(lambda: len(link.texts) == 5)
         await first
         assert link.texts[:4] == ["1", "2", "3", "4"]
-        link.connection.put("6")  # through the outbox though nothing is before it: put never waits
+        link.connection.put("6")  # goes through the empty outbox, because put never sends by itself
         await link.connection.send("7")
         await link.until(lambda: len(link.texts) == 7)
         assert link.texts[5:] == ["6", "7"]
@@ -736,7 +740,7 @@ async def test_the_outbox_is_bounded_in_bytes() -> None:
     async with link.serving() as task:
         link.writable.clear()
         link.feed("echo", "", 1)
-        await link.until(lambda: link.sending)  # it waits in the server and not in the outbox
+        await link.until(lambda: link.sending)  # it waits in the server, not in the outbox
         link.connection.put("x" * 60)
         link.connection.put("é" * 20)
         assert not link.connection.is_closed
@@ -749,7 +753,7 @@ async def test_the_outbox_is_bounded_in_bytes() -> None:
         link.connection.put("x")
         assert not link.connection.is_closed
         link.connection.put("y")
-        link.connection.put("z")  # nothing is kept any more
+        link.connection.put("z")  # dropped
         assert link.connection.closing is not None
         link.writable.set()
         assert await link.code(task) == 1013
@@ -774,13 +778,13 @@ async def test_a_client_that_stopped_reading_does_not_stop_the_reader() -> None:
         ws.pause_reading()
         for number in range(200):
             await ws.send_json({"action": "echo", "route": f"{number % 7}/", "request_id": number})
-        await link.until(lambda: len(link.started) >= 200 - 200 // 7)  # the rest waits behind the reply that blocks
+        await link.until(lambda: len(link.started) >= 200 - 200 // 7)  # the others wait behind the blocked reply
         await ws.send_json({"action": "echo", "route": "9/", "request_id": "last"})
         await link.until(lambda: "last" in link.finished)
         ws.resume_reading()
-        came = [(await ws.receive_json())["request_id"] for _ in range(201)]
+        replies = [(await ws.receive_json())["request_id"] for _ in range(201)]
         for lane in range(7):
-            assert [i for i in came if i != "last" and i % 7 == lane] == list(range(lane, 200, 7))
+            assert [i for i in replies if i != "last" and i % 7 == lane] == list(range(lane, 200, 7))
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), ConnectionResetError(), RuntimeError("after close")])
@@ -820,10 +824,10 @@ async def test_a_disconnect_cancels_what_runs_and_forgets_what_waits(message: di
     assert link.started == [0, 1]
     assert sorted(link.finished) == [0, 1]
     assert link.answered()[1:] == []
-    assert link.sent[-1]["type"] == "websocket.send"  # no close frame to a peer that is gone
+    assert link.sent[-1]["type"] == "websocket.send"  # no close frame, because the peer is gone
 
 
-async def test_an_action_that_ignores_its_cancellation_is_waited_for_with_a_bound(
+async def test_an_action_that_ignores_cancellation_is_awaited_briefly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     link = Link(drain_timeout=0.05)
@@ -854,13 +858,13 @@ async def test_an_action_that_ignores_its_cancellation_is_waited_for_with_a_boun
         await asyncio.wait(link.connection._tasks, timeout=WAIT)
     assert link.texts == []
     link.assert_nothing_left()
-    assert link.started == [1]  # what waited behind it is never run
+    assert link.started == [1]  # queued frames never run
 
 
 async def test_a_task_that_is_cancelled_before_it_began_is_forgotten() -> None:
     link = Link()
     async with link.serving():
-        await asyncio.sleep(0)  # it reads
+        await asyncio.sleep(0)  # the reader waits for a message
         link.connection.close()
         link.connection.spawn(link.until, lambda: True)
     link.assert_nothing_left()
@@ -899,7 +903,7 @@ async def test_the_first_close_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         ("x" * 123, "x" * 123),
         ("x" * 124, "x" * 123),
@@ -910,12 +914,12 @@ async def test_the_first_close_counts() -> None:
         ("", ""),
     ],
 )
-async def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, told: str) -> None:
+async def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, expected: str) -> None:
     link = Link()
     async with link.serving() as task:
         link.connection.close(4000, reason)
         await link.code(task)
-    assert link.sent[-1]["reason"] == told
+    assert link.sent[-1]["reason"] == expected
 
 
 @pytest.mark.parametrize("suspends", [False, True])
@@ -940,7 +944,7 @@ async def test_closing_inside_an_action(suspends: bool) -> None:
             link.inbox.clear()
             link.feed("close", "b/", 1)
         assert await link.code(task) == 4403
-    assert link.started == ["running", 1]  # nothing more is read, however much has come
+    assert link.started == ["running", 1]  # no other frame is read
     assert link.answered() == [1]
     assert link.sent[-1] == {"type": "websocket.close", "code": 4403, "reason": "kicked"}
 
@@ -959,7 +963,7 @@ async def test_closing_inside_an_action_that_then_waits_cancels_it() -> None:
     assert [message["type"] for message in link.sent] == ["websocket.close"]
 
 
-async def test_a_frame_whose_turn_comes_as_the_connection_closes_is_not_run() -> None:
+async def test_the_next_frame_does_not_run_as_the_connection_closes() -> None:
     link = Link(max_concurrency=1)
     async with link.serving() as task:
         link.feed("wait", "a/", 1)
@@ -967,7 +971,8 @@ async def test_a_frame_whose_turn_comes_as_the_connection_closes_is_not_run() ->
         link.feed("echo", "b/", 3)
         await link.reader_is_past()
         loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: loop.call_soon(link.connection.close))  # as 1 is over, before what follows it begins
+        # Closes between the end of 1 and the start of the next frame.
+        loop.call_soon(lambda: loop.call_soon(link.connection.close))
         link.let_go(1)
         await link.code(task)
     assert link.started == [1]
@@ -1050,7 +1055,7 @@ async def test_a_reader_that_its_action_cancels_is_followed_by_another() -> None
         await link.until(lambda: link.answered() == [1, 2, 3, 4])
 
 
-async def test_a_reader_cancelled_by_a_later_frame_is_followed_by_another() -> None:
+async def test_a_cancelled_reader_is_replaced_by_another() -> None:
     link = Link()
     kept: list[asyncio.Task[Any]] = []
 
@@ -1074,11 +1079,11 @@ async def test_a_reader_cancelled_by_a_later_frame_is_followed_by_another() -> N
 
 @pytest.mark.parametrize("suspends", [True, False])
 @pytest.mark.parametrize("waited", [True, False])
-async def test_a_task_that_is_cancelled_while_its_reply_is_sent_leaves_no_reply_in_doubt(
-    suspends: bool, waited: bool
-) -> None:
-    """Whether the client has the reply is not known: the connection is closed. Where a send had waited before, its task
-    is not the one that sends."""
+async def test_a_task_cancelled_during_its_send_closes_the_connection(suspends: bool, waited: bool) -> None:
+    """Nobody knows whether the client has the reply, so the connection closes.
+
+    If a send waited before, another task sends the reply.
+    """
     link = Link()
     tasks: list[asyncio.Task[Any]] = []
 
@@ -1109,7 +1114,7 @@ async def test_a_task_that_is_cancelled_while_its_reply_is_sent_leaves_no_reply_
         link.writable.clear()
         link.let_go(1)
         await link.until(lambda: link.sending and link.finished[-1:] == [1])
-        tasks[0].cancel()  # as a timer of the action does that was left behind
+        tasks[0].cancel()  # as a forgotten timer of the action does
         await asyncio.sleep(0)
         link.writable.set()
         if waited:
@@ -1141,7 +1146,7 @@ async def test_a_dispatcher_that_raises_is_a_bug_and_closes(action: str, caplog:
     assert [record.levelname for record in caplog.records if record.exc_info] == ["CRITICAL"]
 
 
-async def test_the_apps_task_being_cancelled_tells_the_peer_to_come_again() -> None:
+async def test_cancelling_the_app_closes_the_connection_with_1012() -> None:
     link = Link()
     async with link.serving() as task:
         link.feed("wait", "a/", 1)
@@ -1174,12 +1179,12 @@ async def test_the_apps_task_being_cancelled_ends_everything() -> None:
 
 
 class Model:
-    """What one schedule fed, and what has to come of it."""
+    """The requests of one schedule, and the expected replies."""
 
     def __init__(self, link: "RandomLink") -> None:
         self.link = link
-        self.requests: dict[Any, tuple[str, str | None]] = {}  # id -> (action, key), in the order of feeding
-        self.open: set[Any] = set()  # gates that are shut
+        self.requests: dict[Any, tuple[str, str | None]] = {}  # id -> (action, key), in the order of sending
+        self.open: set[Any] = set()  # ids of waiting actions
 
     def feed(self, rng: random.Random) -> None:
         number = len(self.requests)
@@ -1200,7 +1205,7 @@ class Model:
         self.link.feed(action, route, number)
 
     def cancel(self, rng: random.Random) -> None:
-        """As ``$cancel``: of what runs, waits, or is sending an item or its reply."""
+        """Cancels as ``$cancel`` does: a frame that runs, is queued, or is sending an item or its reply."""
         number = rng.choice(list(self.requests)) if self.requests else None
         if number is not None and self.link.connection.cancel(number):
             self.link.cancelled.add(number)
@@ -1240,14 +1245,14 @@ class Model:
         return self.link.duplicates[number]
 
 
-ITEMS = 4  # of each stream
+ITEMS = 4  # per stream
 
 
 class RandomLink(Link):
-    """A link with actions for schedules: they note what they see of others' context variables.
+    """A link with actions for schedules, which record context variables that other frames have set.
 
-    Where it ``hands_over``, the peer has a message before `send` waits, as with granian and hypercorn: one that is
-    cancelled there was sent.
+    If it ``hands_over``, the peer has a message before `send` waits, as with granian and hypercorn. A message whose
+    `send` is cancelled was sent then.
     """
 
     def __init__(self, *, hands_over: bool, **limits: Any) -> None:
@@ -1279,7 +1284,7 @@ class RandomLink(Link):
         super().feed(action, route, request_id, **keys)
 
     async def run(self, frame: Frame) -> str | None:
-        """As the dispatcher does: what was cancelled is answered with its error."""
+        """Answers a cancelled frame with its error, as the dispatcher does."""
         try:
             reply = await super().run(frame)
         except asyncio.CancelledError:

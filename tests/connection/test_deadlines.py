@@ -1,4 +1,4 @@
-"""Timeouts of actions, of sends, of handshakes and of silence, by the bounds that say them."""
+"""The timeouts of `Limits`: for actions, sends, handshakes and idle connections."""
 
 import asyncio
 import math
@@ -24,7 +24,7 @@ NEVER_ENDS = WAIT = 60.0
 
 
 class Slow(AsyncAPIConsumer):
-    """Actions that end only when they are made to, and what became of them."""
+    """Actions that end only when the test lets them, and a record of how they ended."""
 
     seen: list[str] = []
 
@@ -118,14 +118,14 @@ async def test_an_action_may_have_a_timeout_of_its_own(slow: type[Slow]) -> None
         assert (await ws.call("hasty"))["errors"][0]["ctx"]["value"] == 0.02
 
 
-async def test_one_that_swallows_its_cancellation_is_answered_408_all_the_same(slow: type[Slow]) -> None:
+async def test_an_action_that_swallows_its_cancellation_gets_a_408(slow: type[Slow]) -> None:
     async with talking(slow.as_asgi(), limits=QUICK) as ws:
         assert (await ws.call("swallow"))["status"] == 408
     assert slow.seen == ["swallowed"]
 
 
 @pytest.mark.parametrize("by", ["timeout", "$cancel"])
-async def test_one_that_goes_on_is_answered_without_it_and_holds_up_nobody(
+async def test_an_action_that_ignores_cancellation_is_detached(
     slow: type[Slow], by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = QUICK if by == "timeout" else Limits(drain_timeout=1)
@@ -139,7 +139,7 @@ async def test_one_that_goes_on_is_answered_without_it_and_holds_up_nobody(
         reply = await ws.receive_json()
         assert (reply["request_id"], reply["status"]) == ("s", 408 if by == "timeout" else 499)
         assert (await ws.receive_json())["request_id"] == "behind it"
-        assert (await ws.call("$cancel", data="s"))["status"] == 404  # it is answered
+        assert (await ws.call("$cancel", data="s"))["status"] == 404  # it has been answered
         await ws.call("let_go")
         await ws.send_json({"action": "quick", "request_id": "s"})  # its id is free
         assert (await ws.receive_json())["data"] == "quick"
@@ -183,7 +183,7 @@ async def test_for_how_long_another_blocked_the_loop_is_not_counted() -> None:
         assert [(await ws.receive_json())["data"] for _ in range(3)] == ["blocked", "ready", "ready"]
 
 
-async def test_a_timeout_bounds_the_first_item_of_a_stream_and_no_other(slow: type[Slow]) -> None:
+async def test_a_timeout_applies_to_the_first_item_of_a_stream_alone(slow: type[Slow]) -> None:
     async with talking(slow.as_asgi(), limits=QUICK) as ws:
         assert (await ws.call("first_item"))["status"] == 408
         await ws.send_json({"action": "second_item", "seconds": 0.3, "request_id": 1})
@@ -295,18 +295,18 @@ def _after(seconds: float) -> "asyncio.Future[None]":
 
 # ------------------------------------------------------------------------------------------------ sends
 async def test_a_send_that_hangs_closes_the_socket(slow: type[Slow]) -> None:
-    class Told(Hooks):
+    class LimitHooks(Hooks):
         def __init__(self) -> None:
             self.limit = asyncio.get_running_loop().create_future()
 
         def on_limit(self, consumer: Any, limit: str, value: float) -> None:
             self.limit.set_result((limit, value))
 
-    limits, told = Limits(send_timeout=0.1, action_timeout=60, drain_timeout=2), Told()
-    async with connect(WSAction([path("", slow.as_asgi())], limits=limits, hooks=[told])) as ws:
+    limits, hooks = Limits(send_timeout=0.1, action_timeout=60, drain_timeout=2), LimitHooks()
+    async with connect(WSAction([path("", slow.as_asgi())], limits=limits, hooks=[hooks])) as ws:
         ws.pause_reading()
         await ws.send_json({"action": "quick"})
-        assert await asyncio.wait_for(told.limit, WAIT) == ("send_timeout", 0.1)
+        assert await asyncio.wait_for(hooks.limit, WAIT) == ("send_timeout", 0.1)
         ws.resume_reading()
         assert await closed_with(ws) == (1013, "slow consumer; send_timeout is 0.1 s")
 

@@ -1,4 +1,4 @@
-"""`app.drain()` and refused handshakes that are accepted, in process."""
+"""`app.drain()` and ``accept_refused``, in process."""
 
 import asyncio
 import contextlib
@@ -79,7 +79,7 @@ async def test_what_runs_ends_what_waits_is_refused_and_all_are_closed() -> None
         async with connect(app, "/ws/"):
             pass
     assert refusal.value.status == 503
-    await app.drain()  # nothing is left to do
+    await app.drain()  # a second call does nothing
 
 
 async def test_what_does_not_end_is_cancelled_and_all_is_over_in_time() -> None:
@@ -181,7 +181,7 @@ async def test_a_refused_handshake_may_be_accepted_and_closed(
     assert (closed.value.code, closed.value.reason) == (code, reason)
 
 
-async def test_so_are_an_unknown_path_a_foreign_origin_and_a_drained_app() -> None:
+async def test_accept_refused_covers_paths_origins_and_draining() -> None:
     app = WSAction([path("", Worker.as_asgi())], accept_refused=True)
     async with connect(app, "/nowhere/") as ws:
         assert await closed_with(ws) == 4404

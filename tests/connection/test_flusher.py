@@ -1,4 +1,4 @@
-"""`wsaction._connection.flusher`: many outboxes, one task, and nobody waits for who does not read."""
+"""`wsaction._connection.flusher`: one task for many outboxes, in which a slow client delays no other."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ WAIT = 5.0
 
 
 class Box:
-    """An outbox whose sends wait until `reads` is set."""
+    """An outbox whose sends wait until ``reads`` is set."""
 
     def __init__(self, name: int, order: list[int], *, reads: bool = True, fails: BaseException | None = None) -> None:
         self.name, self.order, self.fails = name, order, fails
@@ -91,7 +91,7 @@ async def test_one_that_waits_keeps_its_task_and_the_others_go_on() -> None:
     assert another.task not in (None, stuck.task)
     stuck.reads.set()
     await asyncio.wait_for(stuck.task, WAIT)
-    another.task.cancel()  # by its connection, which has ended
+    another.task.cancel()  # as its connection does when it ends
     await asyncio.wait({another.task}, timeout=WAIT)
     assert order[-1] == stuck.name
     last = Box(100, order)
@@ -112,7 +112,7 @@ async def test_the_last_one_may_wait_too() -> None:
     assert order == [1, 0]
 
 
-async def test_an_outbox_that_fails_is_told_and_logged_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_outbox_is_notified_and_logged_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     flusher, broken, other = Flusher(), Box(0, []), Box(1, [])
     broken.message = "broken"
     flusher.add(broken)
@@ -146,7 +146,7 @@ async def test_one_whose_send_is_cancelled_is_told_that_it_failed() -> None:
     assert box.task is not None
     box.task.cancel()
     await emptied(box)
-    assert (box.paused, box.failures) == (1, 1)  # nobody knows whether the message is with the client
+    assert (box.paused, box.failures) == (1, 1)  # unknown whether the client has the message
 
 
 async def test_a_leader_that_somebody_cancels_is_followed_by_another() -> None:
@@ -162,7 +162,7 @@ async def test_a_leader_that_somebody_cancels_is_followed_by_another() -> None:
     assert order == [0, 1]
 
 
-async def test_it_knows_nothing_of_the_frame_that_it_was_made_or_asked_in() -> None:
+async def test_the_flusher_runs_outside_of_the_frame_that_created_it() -> None:
     token = current_frame.set(new_frame({}, "act", "", None))
     flusher, box = Flusher(), Box(0, [])
     flusher.add(box)

@@ -1,4 +1,4 @@
-"""`wsaction._protocol.frames`: what is a frame, what is echoed of what is none, and every byte of a reply."""
+"""`wsaction._protocol.frames`: valid and invalid frames, what errors echo, and the exact text of replies."""
 
 import json
 import math
@@ -61,13 +61,28 @@ def test_a_frame_is_read(text: str, action: str, route: str, request_id: Any) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "nonsense", "{", '{"action":"a"', '{"action":"a"}{}', "{'action':'a'}", '{"action":NaN}', "NaN",
-     '{"action":"a","x":Infinity}', '{"action":"a","x":-Infinity}',
-     '{"action":"a",}', "\ufeff{}", '{"action":"\\ud800"}',
-     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}',
-     '{"action":"a","request_id":' + "9" * 5_000 + "}"],
+    [
+        "",
+        " ",
+        "nonsense",
+        "{",
+        '{"action":"a"',
+        '{"action":"a"}{}',
+        "{'action':'a'}",
+        '{"action":NaN}',
+        "NaN",
+        '{"action":"a","x":Infinity}',
+        '{"action":"a","x":-Infinity}',
+        '{"action":"a",}',
+        "\ufeff{}",
+        '{"action":"\\ud800"}',
+        '{"action":"\ud800"}',
+        '{"action":"a\n"}',
+        '{"action":"a","x":01}',
+        '{"action":"a","request_id":' + "9" * 5_000 + "}",
+    ],
     ids=lambda text: ascii(text[:20]),
-)  # fmt: skip
+)
 def test_what_is_no_json_is_told_so_and_nothing_is_echoed(text: str) -> None:
     frame = decode(text, LIMITS)
     item = error_of(frame)
@@ -118,7 +133,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("key", "value", "msg"), WRONG, ids=[f"{key}={value}" for key, value, _ in WRONG])
-def test_a_wrong_envelope_is_told_its_place_and_the_rest_is_echoed(key: str, value: Any, msg: str) -> None:
+def test_an_envelope_error_has_its_loc_and_the_rest_is_echoed(key: str, value: Any, msg: str) -> None:
     good: dict[str, Any] = {"action": "list", "route": "b/?q", "request_id": 7}
     body = {**good, key: value}
     if value == "absent":
@@ -149,7 +164,7 @@ def test_the_bound_on_the_route_is_exact_and_counts_characters(most: int) -> Non
 
 
 def nested(depth: int, open_: str, close: str) -> str:
-    """A frame whose arrays or objects are ``depth`` deep, itself counted."""
+    """A frame with arrays or objects nested ``depth`` deep, itself included."""
     return f'{{"action":"a","request_id":7,"data":{open_ * (depth - 1)}1{close * (depth - 1)}}}'
 
 
@@ -173,7 +188,7 @@ def test_a_frame_of_depth_one_is_the_least() -> None:
     assert decoded({"action": "a", "x": []}, limits).error is not None
 
 
-def test_brackets_within_strings_and_beside_each_other_are_not_depth() -> None:
+def test_brackets_in_strings_and_sibling_arrays_are_not_depth() -> None:
     limits = Limits(max_json_depth=2)
     assert decoded({"action": "[" * 500, "x": [], "y": {}, "z": ["{{{{"]}, limits).error is None
 
@@ -258,11 +273,11 @@ def test_what_is_decoded_is_what_a_reply_echoes(action: str, route: str, data: A
     assert type(reply.get("request_id")) is type(request_id)
     error = json.loads(encode_error(frame, NotFound("m")))
     assert error == {**body, "errors": [{"type": "not_found", "msg": "m"}], "data": None, "status": 404}
-    assert decode(json.dumps(reply), LIMITS).body == reply  # what we write, we read
+    assert decode(json.dumps(reply), LIMITS).body == reply  # a reply can be read as a frame
 
 
 @given(st.text())
-def test_any_text_is_a_frame_or_one_error_whose_reply_can_be_written(text: str) -> None:
+def test_any_text_is_a_frame_or_an_error_that_can_be_encoded(text: str) -> None:
     frame = decode(text, LIMITS)
     if frame.error is not None:
         reply = encode_error(frame, frame.error)
@@ -271,7 +286,7 @@ def test_any_text_is_a_frame_or_one_error_whose_reply_can_be_written(text: str) 
 
 
 @given(JSON)
-def test_any_json_is_a_frame_or_one_error_that_echoes_what_could_be_read(value: Any) -> None:
+def test_any_json_is_a_frame_or_an_error_with_the_readable_keys(value: Any) -> None:
     frame = decoded(value)
     body = value if isinstance(value, dict) else {}
     action, route, request_id = body.get("action"), body.get("route"), body.get("request_id")
@@ -290,7 +305,7 @@ class Captured:
         self.captures = captures
 
 
-def test_the_keywords_of_permissions_are_the_frames_keys_under_the_captures() -> None:
+def test_permission_keywords_are_the_captures_over_the_frames_keys() -> None:
     frame = decoded({"action": "a", "pk": 1, "scope": {}, "self": 1, "handler": 2, "obj": 3, "x": 2})
     frame.call = Captured(pk=7, obj=4)
     assert frame.keywords() == {"pk": 7, "x": 2}
@@ -310,7 +325,7 @@ def test_the_dispatchers_call_is_one() -> None:
     assert {"name", "args", "captures", "query"} <= set(RealCall.__slots__)
 
 
-def test_a_check_that_has_begun_fails_the_frame_until_it_is_awaited() -> None:
+def test_a_check_fails_the_frame_until_it_is_awaited() -> None:
     frame = new_frame({}, "list", "", None)
     frame.begin_check("first")
     frame.begin_check("second")
@@ -325,7 +340,7 @@ def test_a_check_that_has_begun_fails_the_frame_until_it_is_awaited() -> None:
     assert (type(frame.error), frame.is_refused) == (InvalidFrame, True)
 
 
-def test_a_frame_that_is_refused_is_in_no_order_and_one_that_fails_keeps_its_place() -> None:
+def test_a_refused_frame_loses_its_key_and_a_failed_one_keeps_it() -> None:
     frame = new_frame({}, "list", "", None)
     frame.key = "cards/"
     frame.fail(InvalidFrame("too late"))

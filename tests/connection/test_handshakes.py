@@ -1,4 +1,4 @@
-"""What RFC 6455, 4.2.1, asks of a client's handshake, under the protocols that `wsaction run` starts uvicorn with."""
+"""The requirements of RFC 6455, 4.2.1 for a client's handshake, with the protocols that `wsaction run` uses."""
 
 import json
 import socket
@@ -27,7 +27,7 @@ class Root(AsyncAPIConsumer):
 
 
 def request(line: str = "GET /ws/ HTTP/1.1", **changes: str | None) -> bytes:
-    """A handshake whose headers are changed; None: it has no such header."""
+    """A handshake with changed headers; None removes a header."""
     headers = HANDSHAKE | {name.replace("_", "-"): value for name, value in changes.items()}
     lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
     return "\r\n".join([line, *lines, "", ""]).encode()
@@ -37,7 +37,7 @@ def twice(name: str, value: str) -> bytes:
     return request()[:-2] + f"{name}: {value}\r\n\r\n".encode()
 
 
-REQUESTS = {  # the statuses that it may be answered
+REQUESTS = {  # the allowed statuses of the response
     "as it should be": (request(), {101}),
     "in other cases": (request(Upgrade="WebSocket", Connection="keep-alive, uPGRADE"), {101}),
     "with Connection twice, as from a proxy": (twice("Connection", "keep-alive"), {101}),
@@ -89,7 +89,7 @@ def test_a_handshake_is_answered(server: Server, name: str) -> None:
     if status == 426:
         assert headers["upgrade"].strip() == "websocket"
         if "version" in name:
-            assert headers["sec-websocket-version"].strip() == "13"  # 4.4: which it would take
+            assert headers["sec-websocket-version"].strip() == "13"  # RFC 6455, 4.4: the supported version
 
 
 def test_nothing_but_what_is_asked_for_is_accepted() -> None:
@@ -110,13 +110,13 @@ def test_a_frame_in_one_segment_with_the_handshake_is_answered(server: Server) -
         assert answer.readline().startswith(b"HTTP/1.1 101 ")
         while answer.readline() != b"\r\n":
             pass
-        told = answer.read(2)
-        assert json.loads(answer.read(told[1]))["status"] == 200
+        head = answer.read(2)
+        assert json.loads(answer.read(head[1]))["status"] == 200
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", DrainingProtocol])
 def test_it_is_http_that_tells_the_version(serve: Callable[..., Server], ws: type) -> None:
-    """Under uvicorn's own protocol for HTTP it would be accepted: `wsaction run` has another for that."""
+    """uvicorn's own HTTP protocol accepts it, so `wsaction run` uses another one."""
     server = serve(WSAction([path("ws/", Root.as_asgi())]), ws=ws, http=HTTPProtocol)
     with socket.create_connection(("127.0.0.1", server.port), 5) as client:
         client.sendall(REQUESTS["HTTP/1.0"][0])

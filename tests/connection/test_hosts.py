@@ -1,4 +1,4 @@
-"""Which names a server answers to: ``allowed_hosts``; without it, on a loopback address, loopback names alone."""
+"""The accepted Host headers: ``allowed_hosts``; without it, loopback names alone on a loopback address."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def scope(*hosts: str, server: Any = ("10.0.0.5", 8000)) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------ names that are listed
 LISTED = [
-    # entry, host, whether it is answered
+    # entry, host, whether the request is accepted
     ("example.com", "example.com", True),
     ("example.com", "EXAMPLE.com:8443", True),
     ("example.com", "example.com.", True),
@@ -104,13 +104,34 @@ def test_entries_are_a_list_of_strings(entries: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------ loopback addresses
 OWN = [
-    "localhost", "localhost:8000", "LOCALHOST.", "app.localhost:3000", "127.0.0.1", "127.0.0.1:8000", "127.8.9.1",
-    "[::1]", "[::1]:8000", "[0:0::1]", "0.0.0.0:8000", "[::ffff:127.0.0.1]",
-]  # fmt: skip
+    "localhost",
+    "localhost:8000",
+    "LOCALHOST.",
+    "app.localhost:3000",
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "127.8.9.1",
+    "[::1]",
+    "[::1]:8000",
+    "[0:0::1]",
+    "0.0.0.0:8000",
+    "[::ffff:127.0.0.1]",
+]
 STRANGE = [
-    "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.5", "evillocalhost",
-    "127.1", "2130706433", "[::2]", "[::ffff:10.0.0.5]", "", "::1", "localhost, localhost",
-]  # fmt: skip
+    "evil.example",
+    "evil.example:8000",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+    "10.0.0.5",
+    "evillocalhost",
+    "127.1",
+    "2130706433",
+    "[::2]",
+    "[::ffff:10.0.0.5]",
+    "",
+    "::1",
+    "localhost, localhost",
+]
 LOOPBACK = [("127.0.0.1", 8000), ("127.0.0.2", 80), ("::1", 8000), ("::ffff:127.0.0.1", 1), ("localhost", 8000)]
 ELSEWHERE = [("10.0.0.5", 8000), ("0.0.0.0", 8000), ("testserver", 80), ("/run/app.sock", None), None]
 
@@ -134,12 +155,12 @@ def test_several_hosts_name_nothing(policy: HostPolicy, hosts: tuple[str, ...]) 
     assert policy.refusal(scope(*hosts, server=("127.0.0.1", 8000))) is not None
 
 
-def test_no_host_is_none_of_those_that_are_listed_and_otherwise_is_no_browser() -> None:
+def test_a_request_without_host_is_refused_only_by_a_list() -> None:
     assert HostPolicy(["localhost"]).refusal(scope(server=("127.0.0.1", 8000))) is not None
     assert HostPolicy().refusal(scope(server=("127.0.0.1", 8000))) is None
 
 
-def test_a_refusal_says_what_came_and_the_cure_in_one_bounded_line() -> None:
+def test_a_refusal_has_the_host_and_the_cure_in_one_short_line() -> None:
     why = HostPolicy().refusal(scope("shop.example\n" * 100, server=("127.0.0.1", 8000)))
     assert why is not None
     assert "'shop.example\\n" in why
@@ -194,17 +215,18 @@ async def test_a_page_that_was_pointed_at_this_machine_gets_no_socket(how: str) 
     for server in (("127.0.0.1", 8000), ("::1", 8000)):
         assert await status(EMBEDDED[how], "localhost:8000", server) == 101
         assert await status(EMBEDDED[how], "evil.example:8000", server) == 403
-    assert await status(EMBEDDED[how], "evil.example:8000", ("10.0.0.5", 8000)) == 101  # `check` warns of that
+    # `wsaction check` warns about this.
+    assert await status(EMBEDDED[how], "evil.example:8000", ("10.0.0.5", 8000)) == 101
 
 
 @pytest.mark.parametrize("how", NAMED)
-async def test_names_that_are_listed_are_answered_wherever_it_is_served(how: str) -> None:
+async def test_allowed_hosts_are_answered_on_every_address(how: str) -> None:
     for server in (("127.0.0.1", 8000), ("10.0.0.5", 8000)):
         assert await status(NAMED[how], "good.example", server) == 101
         assert await status(NAMED[how], "evil.example", server) == 403
 
 
-async def test_the_refusal_comes_before_the_route_and_its_cure_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_host_is_checked_before_the_route_and_the_cure_logged(caplog: pytest.LogCaptureFixture) -> None:
     app = WSAction([path("ws/", Root.as_asgi())], accept_refused=True)
     options: Any = {"headers": {"host": "shop.example"}, "scope": {"server": ("127.0.0.1", 8000)}}
     async with connect(app, "/nowhere/", **options) as ws:
@@ -235,9 +257,16 @@ async def test_over_uvicorn(serve: Callable[..., Any]) -> None:
     async def answered(host: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         lines = [
-            "GET /ws/ HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", "Upgrade: websocket", "Connection: Upgrade",
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13", "", "",
-        ]  # fmt: skip
+            "GET /ws/ HTTP/1.1",
+            f"Host: {host}",
+            f"Origin: http://{host}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            "Sec-WebSocket-Version: 13",
+            "",
+            "",
+        ]
         writer.write("\r\n".join(lines).encode())
         first = await asyncio.wait_for(reader.readline(), 5)
         writer.close()

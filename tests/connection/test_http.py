@@ -1,4 +1,4 @@
-"""What an app answers to HTTP: its document, the explorer with its policy, 405 and 426."""
+"""HTTP responses of an app: the document, the explorer and its policy, 405 and 426."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ async def test_the_document_is_served() -> None:
         assert answer.json()["info"] == {"title": "Echo", "version": "3"}
 
 
-async def test_what_is_changed_in_the_document_or_put_in_its_place_is_served() -> None:
+async def test_a_changed_or_replaced_asyncapi_document_is_served() -> None:
     app = make()
     async with client(app) as http:
         app.asyncapi()["info"]["contact"] = {"name": "Ada"}
@@ -49,7 +49,7 @@ async def test_what_is_changed_in_the_document_or_put_in_its_place_is_served() -
         assert (await http.get("/asyncapi.json")).json() == {"asyncapi": "3.1.0"}
 
 
-async def test_the_explorer_is_served_with_a_policy_that_lets_it_run_and_nothing_else() -> None:
+async def test_the_explorers_policy_allows_only_its_script_and_style() -> None:
     async with client(make()) as http:
         answer = await http.get("/docs")
     policy = answer.headers["content-security-policy"]
@@ -61,13 +61,13 @@ async def test_the_explorer_is_served_with_a_policy_that_lets_it_run_and_nothing
     assert "frame-ancestors 'none'" in policy
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert not re.findall(r'\son\w+="', answer.text)  # no handlers in attributes, which the policy forbids
+    assert not re.findall(r'\son\w+="', answer.text)  # the policy forbids event handlers in attributes
     assert "innerHTML" not in answer.text
     assert set(re.findall(r"https?://[^\s'\"]+", answer.text)) == {"http://www.w3.org/2000/svg"}
 
 
 @pytest.mark.parametrize(
-    ("docs_url", "asyncapi_url", "told"),
+    ("docs_url", "asyncapi_url", "expected"),
     [
         ("/docs", "/asyncapi.json", ("asyncapi.json", "./")),
         ("/a/docs", "/asyncapi.json", ("../asyncapi.json", "../")),
@@ -76,12 +76,14 @@ async def test_the_explorer_is_served_with_a_policy_that_lets_it_run_and_nothing
         ('/"<b>', "/x&y.json", ("x&amp;y.json", "./")),
     ],
 )
-async def test_the_explorer_finds_the_document_from_where_it_is(docs_url: str, asyncapi_url: str, told: Any) -> None:
+async def test_the_explorer_finds_the_document_from_where_it_is(
+    docs_url: str, asyncapi_url: str, expected: Any
+) -> None:
     app = make(docs_url=docs_url, asyncapi_url=asyncapi_url)
     async with client(app) as http:
         page = (await http.get(docs_url)).text
         assert (await http.get(asyncapi_url)).status_code == 200
-    assert tuple(re.findall(r'name="wsaction:\w+" content="(.*?)"', page)) == told
+    assert tuple(re.findall(r'name="wsaction:\w+" content="(.*?)"', page)) == expected
 
 
 async def test_both_may_be_turned_off() -> None:

@@ -1,4 +1,4 @@
-"""The life of one connection around its frames: handshake, hooks, refusals, and what is neither."""
+"""The life of a connection around its frames: handshake, hooks, refusals, HTTP requests and lifespan."""
 
 import asyncio
 import json
@@ -20,14 +20,14 @@ from wsaction.routing import path
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing._scope import websocket_scope
 
-WAIT = 5.0  # seconds that a test waits at most, for anything
+WAIT = 5.0  # seconds that a test waits at most
 NO_EXTENSION: dict[str, Any] = {"extensions": {}}
 
 Hook = Callable[["Hooked"], Awaitable[None]]
 
 
 class Hooked(AsyncAPIConsumer):
-    """A consumer whose hooks are what the test mounts it with; it notes the codes of its ends."""
+    """A consumer with the hooks that the test passes. It records the codes that `disconnect` gets."""
 
     on_connect: Any = None
     on_disconnect: Any = None
@@ -58,7 +58,7 @@ def logged(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> list
 
 
 def cause(caplog: pytest.LogCaptureFixture) -> BaseException | None:
-    """The exception of the last record."""
+    """The exception of the last log record."""
     info = caplog.records[-1].exc_info
     return info[1] if info else None
 
@@ -78,7 +78,7 @@ def type_of(refused: HandshakeRefused) -> str:
 
 
 class Script:
-    """A server by hand: what the app receives, one after the other, and what it sends."""
+    """A scripted server: the messages that the app receives in order, and those that it sends."""
 
     def __init__(self, *messages: dict[str, Any], fails_at: str | None = None, error: Exception | None = None) -> None:
         self.messages, self.fails_at, self.error = list(messages), fails_at, error
@@ -122,7 +122,7 @@ async def test_the_subprotocol_is_echoed_if_it_was_offered(offered: list[str], c
 
 
 @pytest.mark.parametrize("origin", [None, "http://testserver", "https://testserver"])
-async def test_the_pages_own_origin_and_clients_that_are_no_browsers_may_connect(origin: str | None) -> None:
+async def test_the_same_origin_and_clients_without_origin_may_connect(origin: str | None) -> None:
     async with connect(Hooked.as_asgi(), origin=origin):
         pass
 
@@ -292,7 +292,7 @@ async def test_what_connect_sees_and_sets_is_the_connections() -> None:
 
 
 @pytest.mark.parametrize("code", [1008, 4401, 4403])
-async def test_closing_in_connect_refuses_and_disconnect_is_told_the_code(code: int) -> None:
+async def test_close_in_connect_refuses_and_disconnect_gets_the_code(code: int) -> None:
     codes: list[int] = []
 
     async def on_connect(consumer: Hooked) -> None:
@@ -301,8 +301,8 @@ async def test_closing_in_connect_refuses_and_disconnect_is_told_the_code(code: 
 
     app = Hooked.as_asgi(on_connect=on_connect, codes=codes)
     refused = await refusal(app)
-    told = (401, "not_authenticated") if code == 4401 else (403, "permission_denied")
-    assert (refused.status, type_of(refused)) == told
+    expected = (401, "not_authenticated") if code == 4401 else (403, "permission_denied")
+    assert (refused.status, type_of(refused)) == expected
     assert json.loads(refused.body)["errors"][0]["msg"] == "no"
     assert (await refusal(app, scope=NO_EXTENSION)).code == (4401 if code == 4401 else 4403)
     assert codes == [code, code]
@@ -417,7 +417,7 @@ async def test_disconnect_is_asked_when_the_apps_task_is_cancelled() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert codes == [1012]  # as the client is told
+    assert codes == [1012]  # the code of the close frame
 
 
 async def test_a_cancelled_disconnect_is_cancelled() -> None:
@@ -455,7 +455,7 @@ async def test_a_peer_that_is_gone_before_it_is_accepted(error: Exception) -> No
     codes: list[int] = []
     script = Script({"type": "websocket.connect"}, fails_at="websocket.accept", error=error)
     assert await script.run(Hooked.as_asgi(codes=codes), websocket_scope("/")) == []
-    assert codes == [1006]  # connect() had returned
+    assert codes == [1006]  # connect() had returned before
 
 
 @pytest.mark.parametrize("fails_at", ["websocket.http.response.start", "websocket.http.response.body"])
@@ -515,8 +515,13 @@ async def test_a_handler_served_alone() -> None:
     ends: list[int] = []
     async with connect(Greeter.as_aaah(greeting="good day", ends=ends)) as ws:
         assert await ws.call("greet", name="Ada", request_id=1) == {
-            "errors": [], "data": "good day Ada", "action": "greet", "route": "", "status": 200, "request_id": 1,
-        }  # fmt: skip
+            "errors": [],
+            "data": "good day Ada",
+            "action": "greet",
+            "route": "",
+            "status": 200,
+            "request_id": 1,
+        }
         assert (await ws.call("greet", "elsewhere"))["status"] == 404
         await ws.call("leave")
         assert (await ws.wait_closed())[0] == 4000

@@ -1,4 +1,4 @@
-"""`wsaction._utils.lifespan`: closed once, by the last who leaves, whatever becomes of it."""
+"""`wsaction._utils.lifespan`: the last user closes it, once, even after errors."""
 
 import asyncio
 

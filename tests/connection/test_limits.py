@@ -1,4 +1,4 @@
-"""`wsaction.limits`: every bound is finite, named, and refused where it is none."""
+"""`wsaction.limits`: every limit is finite and documented, and invalid values are refused."""
 
 import dataclasses
 import re

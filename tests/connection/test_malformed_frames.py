@@ -1,4 +1,4 @@
-"""Whatever bytes come, in whatever pieces: RFC 6455's close code in one close frame, and nothing in the log."""
+"""For any bytes, in any pieces, one close frame has the code of RFC 6455, and the log stays empty."""
 
 import asyncio
 import logging
@@ -15,11 +15,11 @@ from wsaction.decorators import async_action
 from wsaction.limits import Limits
 from wsaction.routing import path
 
-LARGEST = 1_000  # bytes of a message
+LARGEST = 1_000  # bytes in a message
 
 
 class App:
-    """Keeps what it receives."""
+    """Records the messages that it receives."""
 
     def __init__(self) -> None:
         self.received: list[Any] = []
@@ -44,16 +44,16 @@ class Echo(AsyncAPIConsumer):
 def frame(
     opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes = b"abcd", size: int | None = None
 ) -> bytes:
-    """A client's frame; ``mask`` b"": it has none; ``size``: what its head says, where that is another."""
-    told = len(payload) if size is None else size
+    """A frame of a client. An empty ``mask`` leaves it unmasked; ``size`` puts another length in its header."""
+    length = len(payload) if size is None else size
     head = bytes([0x80 * fin | rsv << 4 | opcode])
     masked = 0x80 if mask else 0
-    if told < 126:
-        head += bytes([masked | told])
-    elif told < 65_536:
-        head += bytes([masked | 126]) + told.to_bytes(2, "big")
+    if length < 126:
+        head += bytes([masked | length])
+    elif length < 65_536:
+        head += bytes([masked | 126]) + length.to_bytes(2, "big")
     else:
-        head += bytes([masked | 127]) + told.to_bytes(8, "big")
+        head += bytes([masked | 127]) + length.to_bytes(8, "big")
     if mask:
         payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
     return head + mask + payload
@@ -64,7 +64,7 @@ def close(code: int, reason: bytes = b"") -> bytes:
 
 
 BEGUN = frame(1, b"a", fin=False)
-ENDS = {  # what a client sends last, and the code of the close frame that it gets
+ENDS = {  # the last bytes of a client, and the code of the close frame that it gets
     "no UTF-8": (frame(1, b"\xff"), 1007),
     "no UTF-8, and a close frame": (frame(1, b"\xff") + close(1000), 1007),
     "no UTF-8, and much more": (frame(1, b"\xff") + frame(1, b"{}") * 2_000, 1007),
@@ -119,7 +119,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 async def ends_with(wire: Wire, code: int) -> None:
-    """One close frame comes, and the socket is not closed under it."""
+    """Waits for a close frame with this code; checks that it is the only one and the last frame."""
     await wire.until(lambda: any(opcode == 8 for opcode, _ in wire.frames()))
     closes = [payload for opcode, payload in wire.frames() if opcode == 8]
     assert wire.frames()[-1][0] == 8
@@ -163,14 +163,14 @@ async def test_each_end_of_a_consumers_connection(name: str, caplog: pytest.LogC
 
 
 class Stream:
-    """What a client sends, and what has to come of it, by the rules of RFC 6455, 5 and 7."""
+    """The bytes that a client sends, and the expected answers by RFC 6455, 5 and 7."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.data = bytearray()
         self.messages: list[Any] = []
         self.pongs: list[bytes] = []
-        self.code = 0  # of the close frame that it ends with
+        self.code = 0  # of the last close frame
         self._parts: list[bytes] | None = None
         self._is_text = True
         for _ in range(rng.randrange(25)):
@@ -178,7 +178,7 @@ class Stream:
                 self._go_on()
         if not self.code:
             self._send(close(1000), 1000)
-        self.data += rng.randbytes(rng.choice((0, 0, 3, 300)))  # nothing, once it is over
+        self.data += rng.randbytes(rng.choice((0, 0, 3, 300)))  # ignored after the close frame
 
     def _send(self, data: bytes, code: int = 0) -> None:
         self.data += data
@@ -213,7 +213,7 @@ class Stream:
             self._parts, self._is_text = [], is_text
             opcode = 1 if is_text else 2
         if self.rng.random() < 0.2:
-            payload = payload[: len(payload) // 2]  # maybe in the midst of a character
+            payload = payload[: len(payload) // 2]  # may cut a character in two
         self._parts.append(payload)
         whole = b"".join(self._parts)
         self._send(frame(opcode, payload, fin=fin), 1009 if len(whole) > LARGEST else 0)
@@ -238,7 +238,7 @@ class Stream:
             self.code = 1007
 
     def pieces(self) -> list[bytes]:
-        """The stream, cut where it may be."""
+        """The stream, cut at random places."""
         cuts = sorted(self.rng.sample(range(len(self.data) + 1), min(self.rng.randrange(40), len(self.data))))
         return [bytes(self.data[a:b]) for a, b in zip([0, *cuts], [*cuts, len(self.data)], strict=True)]
 

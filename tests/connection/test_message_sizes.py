@@ -1,4 +1,4 @@
-"""`max_frame_bytes` holds below ASGI too, wherever it is said: nothing larger is read, and nothing smaller refused."""
+"""`max_frame_bytes` applies below ASGI too: no larger message is read, and no smaller one refused."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ PLACES = [
 
 
 def sized(size: int) -> bytes:
-    """A request of so many bytes."""
+    """A request of ``size`` bytes."""
     frame = json.dumps({"action": "size", "data": ""}).encode()
     return frame[:-2] + b"x" * (size - len(frame)) + frame[-2:]
 
@@ -43,9 +43,7 @@ def fragments(message: bytes) -> bytes:
 
 @pytest.mark.parametrize(("app", "at", "most"), PLACES)
 @pytest.mark.parametrize("cut", [ws_frame, fragments], ids=["whole", "in fragments"])
-async def test_a_message_as_large_as_it_may_be_is_answered_and_one_byte_more_closes(
-    app: Any, at: str, most: int, cut: Any
-) -> None:
+async def test_a_message_beyond_max_frame_bytes_closes_the_connection(app: Any, at: str, most: int, cut: Any) -> None:
     async with wired(app, at) as wire:
         await wire.feed(cut(sized(most)))
         ((opcode, reply),) = await wire.receive(1)
@@ -64,13 +62,13 @@ async def test_one_that_is_too_large_is_refused_by_its_head(app: Any, at: str, m
 
 @pytest.mark.parametrize(("app", "at", "most"), PLACES)
 async def test_what_the_server_was_started_with_goes_before(app: Any, at: str, most: int) -> None:
-    told = "max_frame_bytes is 1000" if most == SMALL else "--ws-max-size is 2000"
+    limit_text = "max_frame_bytes is 1000" if most == SMALL else "--ws-max-size is 2000"
     most = min(most, 2_000)
     async with wired(app, at, ws_max_size=2_000) as wire:
         await wire.feed(ws_frame(sized(most)))
         await wire.receive(1)
         await wire.feed(ws_frame(sized(most + 1)))
-        assert await wire.close_frame() == (1009, f"a frame of {most + 1} bytes; {told}")
+        assert await wire.close_frame() == (1009, f"a frame of {most + 1} bytes; {limit_text}")
 
 
 @pytest.mark.parametrize(("given", "most"), [(None, DEFAULT), (LARGE, LARGE), (SMALL, SMALL)])
@@ -94,7 +92,7 @@ async def test_another_asgi_app_has_the_servers_bound_or_the_default(given: int 
 async def test_under_wsaction_run(flags: list[str]) -> None:
     with Server("wsaction run", *flags, app="tests.support.large_frames:site") as server:
         url = f"ws://127.0.0.1:{server.port}/api/both/large/"
-        async for client in connect(url, proxy=None, compression=None):  # again and again until a worker listens
+        async for client in connect(url, proxy=None, compression=None):  # retries until a worker listens
             async with client, asyncio.timeout(20):
                 await client.send(sized(200_000).decode())
                 assert json.loads(await client.recv())["data"] > 199_000

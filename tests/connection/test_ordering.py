@@ -1,4 +1,4 @@
-"""`wsaction._connection.ordering`: which frame runs when."""
+"""`wsaction._connection.ordering`: the order in which frames run."""
 
 import random
 from typing import Any
@@ -69,7 +69,7 @@ def test_where_ids_need_not_be_unique_the_first_is_found() -> None:
     assert is_empty(one)
 
 
-def test_beyond_max_queued_actions_a_frame_is_refused_with_the_bounds_name() -> None:
+def test_beyond_max_queued_actions_the_error_names_the_limit() -> None:
     one = lanes(max_queued_actions=1)
     one.start(frame("a"))
     assert not admit(one, frame("a"))
@@ -77,7 +77,7 @@ def test_beyond_max_queued_actions_a_frame_is_refused_with_the_bounds_name() -> 
     assert admit(one, refused)
     assert refused.error is not None
     assert (refused.error.status, refused.error.ctx) == (503, {"limit": "max_queued_actions", "value": 1})
-    assert refused.key is None  # it is answered at once, and holds nobody up
+    assert refused.key is None  # it is answered at once and blocks no other frame
 
 
 def test_beyond_max_queued_bytes_too_unless_nothing_else_waits() -> None:
@@ -85,7 +85,7 @@ def test_beyond_max_queued_bytes_too_unless_nothing_else_waits() -> None:
     first = frame("a")
     one.start(first)
     large, small, refused = frame("a"), frame("a"), frame("a")
-    assert not one.admit(large, 1_000)  # a single one is bounded by max_frame_bytes
+    assert not one.admit(large, 1_000)  # max_frame_bytes bounds a single frame
     assert one.admit(refused, 1)
     assert refused.error is not None
     assert refused.error.ctx == {"limit": "max_queued_bytes", "value": 100}
@@ -114,7 +114,7 @@ def test_an_id_that_is_in_flight_is_refused_by_type_and_value(waits: bool) -> No
     assert one.find("1") is text
 
 
-def test_the_protocols_own_and_those_with_an_error_wait_for_nothing() -> None:
+def test_protocol_actions_and_frames_with_an_error_do_not_wait() -> None:
     one = lanes(max_concurrency=1, max_queued_actions=1)
     one.start(frame("a"))
     admit(one, frame("a"))
@@ -130,7 +130,7 @@ def test_what_is_withdrawn_does_not_run() -> None:
     one.start(first)
     for each in (in_lane, ready, behind_ready):
         assert not admit(one, each)
-    assert not one.withdraw(first)  # it is under way
+    assert not one.withdraw(first)  # it is running
     assert one.withdraw(in_lane)
     assert one.withdraw(ready)
     assert not one.withdraw(ready)
@@ -157,14 +157,14 @@ def test_all_that_wait_are_withdrawn_in_order() -> None:
     assert is_empty(one)
 
 
-def test_one_that_is_released_keeps_its_place_but_holds_nobody_up() -> None:
+def test_a_released_frame_keeps_its_place_but_blocks_no_other() -> None:
     one = lanes(max_concurrency=2)
     stubborn, behind, third = frame("a", 1), frame("a", 2), frame("c", 1)
     one.start(stubborn)
     admit(one, behind)
     one.release(stubborn)
     assert one.take() is behind
-    assert not admit(one, third)  # two are under way, but the id is free
+    assert not admit(one, third)  # two are still running, but the id is free
     assert third.error is None
     one.finish(stubborn)
     assert one.take() is third

@@ -1,4 +1,4 @@
-"""The Origin policy: who may open a WebSocket."""
+"""The Origin policy: which pages may open a WebSocket."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_an_entry_lets_in_what_it_says_and_no_more(entry: str, origin: str, allo
         ("https://*.*.example.com", "leave out path"),
         ("https://*.127.0.0.1", "leave out path"),
         ("https://*.[::1]", "leave out path"),
-        ("https://straße.example", "xn-- form"),  # two versions of IDNA name two hosts
+        ("https://straße.example", "xn-- form"),  # its two IDNA versions are two hosts
         ("https://" + "ü" * 70 + ".example", "xn-- form"),
         ("wss://example.com", "write https://"),
         ("ws://*.example.com", "write http://"),

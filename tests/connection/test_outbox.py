@@ -1,4 +1,4 @@
-"""`wsaction._connection.outbox`: what happens when a client is slower than what it is sent."""
+"""`wsaction._connection.outbox`: messages to a client that reads slowly."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ WAIT = 5.0
 
 
 class Peer:
-    """The connection around an outbox, and a client that reads when it is told to."""
+    """The connection around an outbox, and a client that reads once ``reads`` is set."""
 
     def __init__(self, max_bytes: int, **options: Any) -> None:
         self.breaches, self.got, self.reached = [], [], []  # type: ignore[var-annotated]
@@ -45,7 +45,7 @@ class Peer:
         self.reached.append((limit, value))
 
     def peer_disconnected(self, code: int) -> None:
-        raise AssertionError("nobody left")
+        raise AssertionError("the peer did not disconnect")
 
     async def read_all(self) -> list[str]:
         self.reads.set()
@@ -54,10 +54,10 @@ class Peer:
 
 
 async def blocked(max_bytes: int, **options: Any) -> Peer:
-    """A peer whose first message is on its way and not read."""
+    """A peer whose first message is being sent and not read yet."""
     peer = Peer(max_bytes, **options)
     peer.outbox.put("first")
-    await asyncio.wait_for(peer.adopted.wait(), WAIT)  # the flusher has found that it waits
+    await asyncio.wait_for(peer.adopted.wait(), WAIT)  # the flusher has taken over the send
     assert peer.outbox.size == 0
     return peer
 
@@ -72,7 +72,7 @@ async def test_past_the_bound_the_client_is_closed() -> None:
     await peer.read_all()
 
 
-async def test_once_it_has_ended_nothing_overtakes_what_waits_for_the_close_frame() -> None:
+async def test_after_the_end_waiting_messages_stay_for_the_close_frame() -> None:
     peer = await blocked(100)
     peer.outbox.put("second")
     peer.outbox.end()
@@ -119,11 +119,11 @@ async def test_replies_that_wait_are_looked_at_once_not_for_each_event(monkeypat
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_waits_replies_keep_their_order_and_the_oldest_events_go(seed: int) -> None:
+async def test_replies_keep_their_order_and_the_oldest_events_drop(seed: int) -> None:
     rng = random.Random(seed)
     bound = 6 * SIZE
     peer = await blocked(bound, drop_events=True)
-    waiting: list[str] = []  # the model
+    waiting: list[str] = []  # the expected queue
     for number in range(200):
         kind = rng.random()
         if kind < 0.4 and waiting:
@@ -134,7 +134,7 @@ async def test_whatever_waits_replies_keep_their_order_and_the_oldest_events_go(
             waiting.remove(next(filter(is_event, waiting)))
         if sum(map(len, [*waiting, text])) > bound:
             if not is_event(text):
-                break  # closed
+                break  # the outbox closed the connection
         else:
             waiting.append(text)
         peer.outbox.put(text)
@@ -152,73 +152,73 @@ async def test_replies_are_never_dropped() -> None:
     await peer.read_all()
 
 
-# ------------------------------------------------------------------------------------------- what was dropped is told
+# ------------------------------------------------------------------------------------------------ dropped events
 def event(route: str) -> str:
-    """An event's frame, `SIZE` bytes of it."""
+    """An event frame of `SIZE` bytes."""
     return f'{{"event":"e","route":"{route}"}}'
 
 
 SIZE = len(event("a"))
 
 
-async def test_of_which_routes_something_was_dropped_is_told_once_half_of_it_is_free() -> None:
+async def test_routes_of_dropped_events_are_reported_when_half_is_free() -> None:
     peer = await blocked(4 * SIZE, drop_events=True)
-    told: list[Any] = []
+    reports: list[Any] = []
 
-    def tell(lost: Any) -> None:
-        told.append((lost, peer.outbox.size))
+    def report(lost: Any) -> None:
+        reports.append((lost, peer.outbox.size))
         for route in sorted(lost):
             peer.outbox.put(f"load {route} again")
 
-    peer.outbox.on_lost = tell
+    peer.outbox.on_lost = report
     for route in "aabcdd":
         peer.outbox.put(event(route))
-    assert told == []
+    assert reports == []
     got = await peer.read_all()
-    assert told == [({"a"}, 2 * SIZE)]
+    assert reports == [({"a"}, 2 * SIZE)]
     assert got == ["first", event("b"), event("c"), event("d"), event("d"), "load a again"]
     peer.outbox.put("more")
-    assert len(told) == 1
+    assert len(reports) == 1
 
 
 async def test_what_is_dropped_as_that_is_said_is_said_the_next_time() -> None:
     peer = await blocked(2 * SIZE, drop_events=True)
-    told: list[Any] = []
+    reports: list[Any] = []
 
-    def tell(lost: Any) -> None:
-        told.append(lost)
-        if len(told) == 1:
+    def report(lost: Any) -> None:
+        reports.append(lost)
+        if len(reports) == 1:
             for route in "cdef":
                 peer.outbox.put(event(route))
 
-    peer.outbox.on_lost = tell
+    peer.outbox.on_lost = report
     for route in "abc":
         peer.outbox.put(event(route))
     await peer.read_all()
-    assert told == [{"a"}, {"c", "d"}]
+    assert reports == [{"a"}, {"c", "d"}]
 
 
-async def test_an_event_that_is_larger_than_the_bound_by_itself_is_told_of_at_once() -> None:
+async def test_an_event_larger_than_the_bound_is_reported_at_once() -> None:
     peer = Peer(SIZE - 1, drop_events=True)
-    peer.outbox.put(event("a"))  # nobody listens
-    told: list[Any] = []
-    peer.outbox.on_lost = told.append
+    peer.outbox.put(event("a"))  # without a callback
+    reports: list[Any] = []
+    peer.outbox.on_lost = reports.append
     peer.outbox.put(event("b"))
-    assert (told, peer.outbox.waiting, peer.breaches) == ([{"b"}], None, [])
+    assert (reports, peer.outbox.waiting, peer.breaches) == ([{"b"}], None, [])
 
 
 async def test_routes_that_are_too_many_to_remember_are_all() -> None:
     peer = await blocked(SIZE, drop_events=True, max_lost=2)
-    told: list[Any] = []
-    peer.outbox.on_lost = told.append
+    reports: list[Any] = []
+    peer.outbox.on_lost = reports.append
     for route in "abcde":
         peer.outbox.put(event(route))
     peer.outbox.put('{"event":"e","data":"of no route"}')
     await peer.read_all()
-    assert told == [None]
+    assert reports == [None]
 
 
-async def test_what_was_about_to_be_sent_is_sent_before_the_close_frame() -> None:
+async def test_queued_messages_are_sent_before_the_close_frame() -> None:
     peer = Peer(100)
     peer.reads.set()
     peer.outbox.put("last")
@@ -237,7 +237,7 @@ async def test_what_was_about_to_be_sent_is_sent_before_the_close_frame() -> Non
 async def test_bytes_are_counted_not_characters() -> None:
     peer = await blocked(10)
     peer.outbox.put("é" * 5)
-    assert peer.outbox.size == 10  # bytes
+    assert peer.outbox.size == 10  # in bytes
     peer.outbox.put("x")
     assert peer.breaches
     await peer.read_all()
@@ -253,11 +253,12 @@ async def test_how_long_a_message_is_on_its_way() -> None:
     assert peer.outbox.stuck_for(10.0) == 0.0
 
 
-async def test_another_message_of_the_same_sender_is_not_the_same_that_is_stuck() -> None:
+async def test_the_next_message_of_a_sender_does_not_count_as_stuck() -> None:
     peer = await blocked(100)
     peer.outbox.put("second")
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
-    sender, peer.outbox.sent = peer.outbox.sending_task(None), peer.outbox.sent + 1  # it has gone on to the next
+    sender = peer.outbox.sending_task(None)
+    peer.outbox.sent += 1  # the sender has begun the next message
     assert peer.outbox.sending_task(None) is sender is not None
     assert peer.outbox.stuck_for(3.0) == 0.0
     await peer.read_all()
@@ -287,7 +288,7 @@ def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, cut: str) -> N
 
 async def test_room_is_waited_for_until_half_of_it_is_free() -> None:
     peer = await blocked(10)
-    await peer.outbox.wait_for_space(100)  # nothing waits: one message may be as large as it likes
+    await peer.outbox.wait_for_space(100)  # if nothing waits, a message may have any size
     peer.outbox.put("123")
     await peer.outbox.wait_for_space(2)
     waiting = [asyncio.ensure_future(peer.outbox.wait_for_space(size)) for size in (3, 4)]

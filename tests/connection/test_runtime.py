@@ -1,4 +1,4 @@
-"""What the connections of an app share, on whichever loop."""
+"""`wsaction._server.runtime`: what the connections of an app share on each event loop."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ def test_each_loop_has_threads_of_its_own() -> None:
 
 async def test_each_loop_has_a_hub_of_its_own_until_it_is_closed() -> None:
     runtime = Runtime()
-    await runtime.close()  # there is none, and none is made
+    await runtime.close()  # there is no hub, and none is created
     assert runtime.here.hub is None
     hub = runtime.hub
     assert runtime.hub is hub

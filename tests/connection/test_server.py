@@ -1,4 +1,4 @@
-"""`wsaction.server`: an app that is stopped by SIGTERM, under `wsaction run` and under plain uvicorn."""
+"""`wsaction.server`: stopping an app with SIGTERM, under `wsaction run` and plain uvicorn."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ UVICORN = ["-m", "uvicorn", "tests.support.drained:app", "--port", "0", "--ws", 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # of the clients; the server has its own
+    return "asyncio"  # for the clients; the server has its own loop
 
 
 class Process(subprocess.Popen[str]):
@@ -44,7 +44,7 @@ class Process(subprocess.Popen[str]):
         self.log: list[str] = []
 
     def listen(self) -> None:
-        """Reads its log until it has started and said where it listens."""
+        """Reads the log until the server has started and logged its address."""
         assert self.stderr is not None
         started = 0
         wanted = int(self.args[self.args.index("--workers") + 1]) if "--workers" in self.args else 1
@@ -60,7 +60,7 @@ class Process(subprocess.Popen[str]):
         return websockets_connect(f"ws://127.0.0.1:{self.port}/ws/", proxy=None, ping_interval=None)
 
     async def stop(self) -> tuple[float, list[dict[str, Any]]]:
-        """SIGTERM; the seconds that it took to end, and what it printed."""
+        """Sends SIGTERM. Returns the seconds until the process ended, and its output."""
         self.send_signal(signal.SIGTERM)
         started = time.monotonic()
         out, err = await asyncio.to_thread(self.communicate, timeout=30)
@@ -73,7 +73,7 @@ async def started(*arguments: str) -> AsyncIterator[Process]:
     with Process(*arguments) as server:
         try:
             await asyncio.wait_for(asyncio.to_thread(server.listen), 30)
-            if {"--workers", "--reload"} & {*arguments}:  # these say "started" before they listen
+            if {"--workers", "--reload"} & {*arguments}:  # these log "started" before they listen
                 await listening(server.port)
             yield server
         finally:
@@ -92,8 +92,8 @@ async def connected(server: Process, count: int) -> AsyncIterator[list[ClientCon
         yield clients
 
 
-async def told(client: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
-    """All that a client is sent until the end, and the close code."""
+async def messages_until_close(client: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
+    """All messages that a client gets until the end, and the close code."""
     replies = []
     try:
         while True:
@@ -117,7 +117,7 @@ async def test_wsaction_run_drains() -> None:
         assert refused["errors"][0]["type"] == "shutting_down"
         await busy[0].send('{"action": "work", "seconds": 0, "request_id": "late"}')
         await busy[0].send('{"action": "$ping", "request_id": "ping"}')
-        ends = await asyncio.gather(*(told(client) for client in [*idle, *busy]))
+        ends = await asyncio.gather(*(messages_until_close(client) for client in [*idle, *busy]))
         seconds, printed = await stopping
     assert {code for _, code in ends} == {1012}
     statuses = [Counter((reply["request_id"], reply["status"]) for reply in replies) for replies, _ in ends]
@@ -126,7 +126,7 @@ async def test_wsaction_run_drains() -> None:
     assert first == {("under way", 200): 1, ("late", 503): 1, ("ping", 200): 1}
     assert others[:4] == [{("behind it", 503): 1, ("under way", 200): 1}] * 4
     assert others[4:] == [{("behind it", 503): 1}] * 5
-    assert seconds < DRAIN_TIMEOUT + 1.5  # the process itself takes a moment to end
+    assert seconds < DRAIN_TIMEOUT + 1.5  # the process needs a moment to end
     assert printed == [{"stream": "closed"}] * 10 + [{"connections": 0, "tasks": printed[-1]["tasks"], "left": []}]
     assert server.returncode == -signal.SIGTERM
     assert not [line for line in server.log if "Traceback" in line or "ERROR" in line]
@@ -135,7 +135,7 @@ async def test_wsaction_run_drains() -> None:
 async def test_idle_connections_are_closed_at_once() -> None:
     async with started(*WSACTION) as server, connected(server, 20) as idle:
         stopping = asyncio.create_task(server.stop())
-        ends = await asyncio.gather(*(told(client) for client in idle))
+        ends = await asyncio.gather(*(messages_until_close(client) for client in idle))
         seconds, printed = await stopping
     assert ends == [([], 1012)] * 20
     assert seconds < DRAIN_TIMEOUT
@@ -150,7 +150,7 @@ async def test_under_plain_uvicorn_all_ends_within_drain_timeout() -> None:
             await client.send(json.dumps({"action": "numbers"}))
             assert json.loads(await client.recv())["status"] == 206
         stopping = asyncio.create_task(server.stop())
-        ends = await asyncio.gather(*(told(client) for client in [*idle, *busy]))
+        ends = await asyncio.gather(*(messages_until_close(client) for client in [*idle, *busy]))
         seconds, printed = await stopping
     assert {code for _, code in ends} == {1012}
     assert seconds < DRAIN_TIMEOUT + 1.5
@@ -161,7 +161,7 @@ async def test_under_plain_uvicorn_all_ends_within_drain_timeout() -> None:
 @pytest.mark.slow
 async def test_a_client_that_does_not_read_does_not_hold_the_server_up() -> None:
     async with started(*WSACTION) as server, server.connect() as client:
-        client.transport.pause_reading()  # it answers no close frame either
+        client.transport.pause_reading()  # the client does not answer the close frame either
         seconds, printed = await server.stop()
         client.transport.abort()
     assert seconds < DRAIN_TIMEOUT + 3
@@ -176,7 +176,7 @@ async def test_with_several_workers() -> None:
             await client.send('{"action": "$ping"}')
             assert json.loads(await client.recv())["status"] == 200
         stopping = asyncio.create_task(server.stop())
-        ends = await asyncio.gather(told(one), told(another))
+        ends = await asyncio.gather(messages_until_close(one), messages_until_close(another))
         await stopping
     assert [[reply["status"] for reply in replies] for replies, _ in ends] == [[200], [200]]
     assert [code for _, code in ends] == [1012, 1012]
@@ -202,14 +202,14 @@ async def test_a_second_server_on_the_same_loop_drains_as_well() -> None:
             await client.send('{"action": "$ping"}')
             assert json.loads(await client.recv())["action"] == "$ping"
             server.should_exit = True
-            replies, code = await told(client)
+            replies, code = await messages_until_close(client)
             assert ([one["status"] for one in replies], code) == ([200], 1012)
         await asyncio.wait_for(serving, 10)
 
 
 # ------------------------------------------------------------------------------------------------ the log
 async def lost(server: Process) -> str:
-    """The line of the framework's own log about a handshake to a path that is almost one."""
+    """The log line about a handshake to a path that is similar to a route."""
     with pytest.raises(InvalidStatus):
         await websockets_connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None)
 
@@ -235,7 +235,7 @@ async def test_processes_that_are_started_from_it_show_it_too(options: list[str]
 
 
 def configured(monkeypatch: pytest.MonkeyPatch, handlers: list[logging.Handler], **options: Any) -> Any:
-    """What uvicorn is given to log by, where these are the handlers of the root logger."""
+    """The log configuration that uvicorn gets if the root logger has these handlers."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(uvicorn, "run", lambda app, **settings: given.update(settings))
     with monkeypatch.context() as patch:
@@ -245,13 +245,13 @@ def configured(monkeypatch: pytest.MonkeyPatch, handlers: list[logging.Handler],
 
 
 @pytest.mark.parametrize(
-    ("level", "told"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), (logging.ERROR, "ERROR")]
+    ("level", "expected"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), (logging.ERROR, "ERROR")]
 )
-def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, level: Any, told: str) -> None:
+def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, level: Any, expected: str) -> None:
     logger = configured(monkeypatch, [], **({} if level is None else {"log_level": level}))["loggers"]["wsaction"]
-    assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (told, ["default"])
+    assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (expected, ["default"])
     assert not logger["propagate"]
-    assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # which is everybody's
+    assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # a global of uvicorn, which must stay unchanged
 
 
 def test_a_program_with_a_log_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:

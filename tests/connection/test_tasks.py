@@ -1,4 +1,4 @@
-"""`wsaction._utils.tasks`: whose a task is, and what becomes of it; `wsaction._utils.backoff` beside it."""
+"""`wsaction._utils.tasks`: background tasks and their owners. Also `wsaction._utils.backoff`."""
 
 import asyncio
 import contextvars
@@ -26,9 +26,9 @@ async def test_a_task_does_not_see_what_its_starter_set() -> None:
     assert await seen == "unset"
 
 
-async def test_a_task_that_goes_on_keeps_nothing_of_its_starters_context() -> None:
+async def test_a_running_task_does_not_keep_its_starters_context() -> None:
     class Connection:
-        """What a context variable of an action leads to."""
+        """An object that a context variable of the action holds."""
 
     async def act() -> weakref.ref[Connection]:
         connection = Connection()
@@ -38,7 +38,7 @@ async def test_a_task_that_goes_on_keeps_nothing_of_its_starters_context() -> No
 
     mine, current = Tasks(), contextvars.ContextVar[Connection]("current")
     connection = await asyncio.create_task(act())
-    await asyncio.sleep(0)  # until the loop has let go what woke us, the task
+    await asyncio.sleep(0)  # until the loop has released the finished task
     gc.collect()
     assert connection() is None
     await mine.stop()

@@ -1,4 +1,4 @@
-"""Everything works on a loop whose tasks begin within ``create_task``: `asyncio.eager_task_factory`, Python 3.12."""
+"""The framework on a loop with `asyncio.eager_task_factory` (Python 3.12): tasks start in ``create_task``."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def eager() -> AsyncIterator[None]:
 
 
 class Room(PresenceMixin, AsyncAPIActionHandler):
-    recheck = True  # so that each event goes through a filter
+    recheck = True  # so that each event is filtered
 
     @async_action
     async def say(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`wsaction._utils.timer`: one timer that rings at the earliest of many times."""
+"""`wsaction._utils.timer`: one timer that fires at the earliest of many times."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ WAIT = 5.0
 
 
 class Bell:
-    """An alarm of the running loop, and the times at which it rang."""
+    """An alarm on the running loop, and the times at which it fired."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -39,7 +39,7 @@ async def test_it_rings_once_and_then_forgets() -> None:
     bell.alarm.by(bell.loop.time())
     await bell.until_it_rings()
     assert bell.alarm._timer is None
-    bell.alarm.by(bell.loop.time() + 0.01)  # later than the first: it was forgotten
+    bell.alarm.by(bell.loop.time() + 0.01)  # later than the first one, which is no longer set
     await bell.until_it_rings()
     assert len(bell.rang) == 2
 

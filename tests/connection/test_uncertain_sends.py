@@ -1,6 +1,6 @@
-"""Servers whose `send` is not uvicorn's: it hands a message over and returns later, or raises whatever it likes.
+"""Servers whose `send` differs from uvicorn's: it hands a message over and returns later, or raises any exception.
 
-What is sent is sent once, each request has one final reply while its socket is open, and nothing comes out of the app.
+Each message is sent once, each request gets one final reply while its socket is open, and the app raises nothing.
 """
 
 import asyncio
@@ -60,22 +60,25 @@ class Refuses(Root):
 
 
 async def stops_early(handler: Any, call_next: Callable[[Any], Any]) -> Any:
-    """A middleware that has its own idea of how long an action may take."""
+    """A middleware with a timeout of its own for actions."""
     async with asyncio.timeout(0.03):
         return await call_next(handler)
 
 
 class Server:
-    """One connection of a server. ``turns``: the loop's, that `send` takes after the client has the message;
-    ``stuck``: the first message after the handshake is taken, and `send` does not return until ``reads``."""
+    """One connection of a server.
+
+    ``turns``: how many loop turns `send` takes after the client has the message. ``stuck``: whether the `send` of the
+    first message after the handshake returns only once ``reads`` is set.
+    """
 
     def __init__(self, app: Any, *, turns: int = 0, stuck: bool = False, extensions: Any = None) -> None:
         self.inbox: asyncio.Queue[Any] = asyncio.Queue()
         self.sent: list[Any] = []
         self.turns, self.stuck = turns, stuck
         self.reads = asyncio.Event()
-        self.raises: dict[str, Exception] = {}  # by the type of message
-        self.takes: set[int] | None = None  # close codes; None: all
+        self.raises: dict[str, Exception] = {}  # by message type
+        self.takes: set[int] | None = None  # the close codes that it accepts; None: all
         self.changed = asyncio.Event()
         scope = {"type": "websocket", "path": "/ws/", "headers": [], "query_string": b"", "subprotocols": []}
         self.inbox.put_nowait({"type": "websocket.connect"})
@@ -118,7 +121,7 @@ class Server:
                 await self.changed.wait()
 
     async def end(self) -> None:
-        """The client leaves, if it is still there; nothing may come out of the app."""
+        """Disconnects the client if it is still there; the app may raise nothing."""
         self.inbox.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await asyncio.wait_for(self.app, WAIT)
 
@@ -138,7 +141,7 @@ turns = pytest.mark.parametrize("turns", [1, 2, 5])
 @turns
 @pytest.mark.parametrize("action", ["bye", "late_bye"])
 async def test_the_reply_of_an_action_that_closes(turns: int, action: str) -> None:
-    server = Server(app_of(limits=Limits(drain_timeout=60)), turns=turns)  # which nothing here has to wait for
+    server = Server(app_of(limits=Limits(drain_timeout=60)), turns=turns)  # longer than the test
     server.ask({"action": action, "request_id": 1})
     await server.until(lambda: server.codes)
     await server.end()
@@ -171,7 +174,7 @@ async def test_a_stream_that_a_middleware_stops_while_an_item_is_sent(turns: int
 
 @pytest.mark.parametrize("way", ["$cancel", "middleware"])
 async def test_a_cancelled_stream_does_not_wait_for_the_socket(way: str) -> None:
-    """The item that is on its way stays so; the action is over at once, and is answered behind that."""
+    """The item in `send` stays there. The action ends at once, and its reply follows the item."""
     ended = asyncio.Event()
 
     class Ending(Root):
@@ -201,7 +204,7 @@ async def test_a_cancelled_stream_does_not_wait_for_the_socket(way: str) -> None
 @turns
 @pytest.mark.parametrize("action", ["echo", "suspended", "push_some", "count"])
 async def test_the_apps_task_is_cancelled_while_something_is_sent(turns: int, action: str) -> None:
-    """As hypercorn does it when it stops."""
+    """As hypercorn does when it stops."""
     server = Server(app_of(), turns=turns)
     server.ask(*({"action": action, "to": 20, "request_id": number} for number in range(10)))
     await server.until(lambda: server.texts)
@@ -226,7 +229,7 @@ async def test_the_app_drains_while_something_is_sent(turns: int, action: str) -
     assert server.codes == [1012]
 
 
-async def test_a_client_that_does_not_read_is_closed_with_what_was_handed_over_sent_once() -> None:
+async def test_a_client_that_does_not_read_gets_each_message_once() -> None:
     server = Server(app_of(limits=Limits(send_timeout=0.1, drain_timeout=0.2)), stuck=True)
     server.ask({"action": "echo", "request_id": 1}, {"action": "echo", "request_id": 2})
     await server.until(lambda: server.codes)
@@ -239,7 +242,7 @@ async def test_a_client_that_does_not_read_is_closed_with_what_was_handed_over_s
 
 
 class Refusal(Exception):
-    """Of no class that anybody knows."""
+    """An exception class that wsaction does not know."""
 
 
 RAISED = [Refusal("no"), ValueError("no"), TypeError("no"), KeyError("no"), OSError("gone"), RuntimeError("gone")]
@@ -247,10 +250,10 @@ raised = pytest.mark.parametrize("exc", RAISED, ids=lambda exc: type(exc).__name
 
 
 def well_told(caplog: pytest.LogCaptureFixture, exc: Exception) -> bool:
-    """Not a traceback; one line for what is refused, and none where the peer is gone."""
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    """Checks the log: no traceback, one line for a refused send, and none if the peer is gone."""
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not [record for record in caplog.records if record.exc_info]
-    return bool(told) is not isinstance(exc, OSError | RuntimeError)
+    return bool(records) is not isinstance(exc, OSError | RuntimeError)
 
 
 @raised
@@ -304,9 +307,9 @@ async def test_a_refusal_that_it_cannot_answer_over_http_is_a_close() -> None:
     assert server.codes == [4403]
 
 
-@pytest.mark.parametrize(("code", "told"), [(1009, 4009), (1000, 1000), (4403, 4403)])
-async def test_a_close_code_that_it_refuses_becomes_one_of_the_applications(code: int, told: int) -> None:
-    """As with daphne, which takes 1000 and 3000 to 4999."""
+@pytest.mark.parametrize(("code", "expected"), [(1009, 4009), (1000, 1000), (4403, 4403)])
+async def test_a_close_code_that_the_server_refuses_is_replaced(code: int, expected: int) -> None:
+    """As with daphne, which accepts 1000 and 3000 to 4999."""
 
     class Closing(Root):
         @async_action
@@ -317,4 +320,4 @@ async def test_a_close_code_that_it_refuses_becomes_one_of_the_applications(code
     server.takes = {1000, *range(3_000, 5_000)}
     server.ask({"action": "leave", "code": code})
     await asyncio.wait_for(server.app, WAIT)
-    assert server.codes == [told]
+    assert server.codes == [expected]

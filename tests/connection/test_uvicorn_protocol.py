@@ -1,4 +1,4 @@
-"""`FairProtocol` below ASGI, by clients that write bytes by hand; test_sockets and test_attacks have more."""
+"""`FairProtocol` below ASGI, with clients that write raw bytes; test_sockets and test_attacks have more."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ Connect = Callable[..., Client]
 
 
 class Impatient(FairProtocol):
-    """Waits for a close frame's answer only so long."""
+    """A protocol that waits only briefly for the answer to its close frame."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +31,7 @@ class Impatient(FairProtocol):
 
 
 class App:
-    """Answers each message with its length, once it may; tells what came of each connection."""
+    """Answers each message with its length once ``may`` is set; records how each connection ended."""
 
     def __init__(self) -> None:
         self.may = threading.Event()
@@ -58,7 +58,7 @@ class App:
                 await send({"type": "websocket.close", "code": 4000})
                 return
             reply = "x" * int(text[5:]) if text.startswith("send ") else str(len(text))
-            with contextlib.suppress(OSError):  # the peer has closed, behind what there is to receive
+            with contextlib.suppress(OSError):  # the peer has closed, with messages still to receive
                 await send({"type": "websocket.send", "text": reply})
         self.code = message["code"]
 
@@ -80,7 +80,7 @@ def serve_app(request: pytest.FixtureRequest, serve: Serve, app: App) -> Callabl
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """``connect(port)``: a client, aborted after the test."""
+    """``connect(port)`` returns a client, which is aborted after the test."""
     with contextlib.ExitStack() as stack:
 
         def connect(port: int, **options: Any) -> Client:
@@ -93,8 +93,7 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What servers with ``log_config=None`` log; others, of earlier tests, have told uvicorn's loggers to pass nothing
-    on."""
+    """The log of servers with ``log_config=None``; servers of earlier tests have disabled uvicorn's propagation."""
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(caplog.handler)
     yield caplog
@@ -107,7 +106,7 @@ def protocol_of(server: Server) -> FairProtocol:
 
 
 def in_loop(server: Server, look: Callable[[], Any]) -> Any:
-    """What ``look`` returns on the server's own loop."""
+    """Calls ``look`` on the server's loop and returns its result."""
 
     async def run() -> Any:
         return look()
@@ -136,7 +135,7 @@ def test_nothing_is_parsed_or_read_that_the_app_does_not_ask_for(serve_app: Serv
         client.send(ws_frame(b"x" * 100) * 500_000)
     protocol = protocol_of(server)
     assert protocol.queue.qsize() <= SHARE // 8
-    assert len(protocol._unparsed) <= 2 * 262_144  # one read, behind what was left of another
+    assert len(protocol._unparsed) <= 2 * 262_144  # one read, after the rest of another
     app.may.set()
     lengths(client, 1_000)
     client.abort()
@@ -144,7 +143,7 @@ def test_nothing_is_parsed_or_read_that_the_app_does_not_ask_for(serve_app: Serv
 
 
 def fragments(*payloads: bytes) -> bytes:
-    """One text message in so many frames."""
+    """One text message, with a frame for each part."""
     last = len(payloads) - 1
     frames = [bytearray(ws_frame(payload, 1 if number == 0 else 0)) for number, payload in enumerate(payloads)]
     for frame in frames[:last]:
@@ -158,18 +157,16 @@ def test_a_message_in_fragments(serve_app: Serve, connect: Connect, app: App) ->
     assert lengths(client, 5) == [1_401, 0, 1, 1, 1]
 
 
-def test_a_message_is_not_late_while_the_app_has_yet_to_take_those_before_it(
-    serve_app: Serve, connect: Connect, app: App
-) -> None:
+def test_a_message_is_not_late_while_the_app_reads_earlier_ones(serve_app: Serve, connect: Connect, app: App) -> None:
     app.may.clear()
     server = serve_app()
     client = connect(server.port)
     begun, over = fragments(b"begun", b" and over")[:11], fragments(b"begun", b" and over")[11:]
-    client.send(ws_frame(b"taken") + ws_frame(b"waits") + begun)  # in one segment, so that all of it is parsed
+    client.send(ws_frame(b"taken") + ws_frame(b"waits") + begun)  # one segment, so that all of it is parsed
     protocol = protocol_of(server)
     while not in_loop(server, lambda: protocol._fragments):
         pass
-    client.send(over)  # which is not parsed, as nobody has asked for it
+    client.send(over)  # not parsed, because the app has not asked for it
     while not in_loop(server, lambda: protocol._unparsed):
         pass
     in_loop(server, lambda: setattr(protocol, "_message_began", protocol._message_began - 60))
@@ -186,7 +183,7 @@ def test_empty_fragments_take_no_place(serve_app: Serve, connect: Connect, app: 
     assert lengths(other, 1) == [1]
     client.send(b"")
     assert lengths(client, 1) == [3]
-    assert [protocol.frames for protocol in server.server_state.connections] == [[], []]  # no list of fragments
+    assert [protocol.frames for protocol in server.server_state.connections] == [[], []]  # the fragments are not kept
 
 
 def test_who_does_not_read_is_sent_no_pongs(serve_app: Serve, connect: Connect, app: App) -> None:
@@ -218,7 +215,7 @@ def test_who_does_not_take_its_close_frame_is_cut_off(serve_app: Serve, connect:
     client.send(ws_frame(b"send 60000") * 2 + ws_frame(b"close"))
     assert app.ended.wait(WAIT)
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
-        client.send(ws_frame(b"", 9) * 5_000_000)  # more than any buffer takes of who is no longer read
+        client.send(ws_frame(b"", 9) * 5_000_000)  # more than fits in any buffer if nobody reads
 
 
 def test_a_close_is_answered_although_frames_were_unparsed(serve_app: Serve, connect: Connect, app: App) -> None:
@@ -248,7 +245,7 @@ def test_what_follows_an_invalid_frame_is_nothing(serve_app: Serve, connect: Con
 
 
 def test_others_have_their_turn_while_one_floods(serve_app: Serve, connect: Connect, app: App) -> None:
-    """Counted in messages, not in seconds: between two of the other's at most a few hundred of the flood's."""
+    """Counts messages, not seconds: at most a few hundred of the flood between two of the other client."""
     server = serve_app()
     flood, other = connect(server.port), connect(server.port)
     stop = threading.Event()
@@ -309,11 +306,11 @@ def test_who_is_gone_as_it_is_told_what_it_did_wrong_is_no_error(
     client = connect(server.port)
     transport = protocol_of(server).transport
 
-    def write_eof() -> None:  # as asyncio's does where the peer has reset the connection
+    def write_eof() -> None:  # as asyncio's does if the peer has reset the connection
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
     transport.write_eof = write_eof  # type: ignore[method-assign]
-    client.send(ws_frame(b"x") * 40 + b"\xff\xff\xff\xff")  # more than one turn: it is a later one that fails
+    client.send(ws_frame(b"x") * 40 + b"\xff\xff\xff\xff")  # more than one loop turn, so that a later one fails
     while client.receive()[0] != 8:
         pass
     assert app.ended.wait(WAIT)
@@ -369,7 +366,7 @@ def test_a_handshake_with_more_headers_than_it_takes_is_told_so(
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
     with socket.create_connection(("127.0.0.1", server.port), WAIT) as client:
         client.sendall(handshake(server.port)[:-2] + lines + b"\r\n")
-        answer = b"".join(iter(lambda: client.recv(65_536), b""))  # until it is closed
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))  # until the socket closes
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert (
         in_loop(server, lambda: [one for one in server.server_state.connections if isinstance(one, FairProtocol)]) == []
@@ -389,7 +386,7 @@ def test_what_comes_is_logged_at_no_level(serve_app: Serve, app: App, log: pytes
         client.sendall(ws_frame(SECRET.encode()) + ws_frame((1000).to_bytes(2, "big"), 8))
         assert app.ended.wait(WAIT)
     assert app.received == [len(SECRET)]
-    assert "[accepted]" in log.text  # so it does log
+    assert "[accepted]" in log.text  # so the log is not empty
     assert SECRET not in log.text
 
 
@@ -410,5 +407,5 @@ def test_a_refusal_over_http_is_no_error_in_the_log(serve: Serve, log: pytest.Lo
     with pytest.raises(ConnectionError, match="403"):
         Client(server.port)
     assert ended.wait(WAIT)
-    assert server.tasks() >= 0  # the loop has had its turn
+    assert server.tasks() >= 0  # the loop has run
     assert not [record for record in log.records if record.levelname == "ERROR"]

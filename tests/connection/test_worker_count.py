@@ -1,4 +1,4 @@
-"""`wsaction._server.worker_count`: several processes without a layer are warned of, once."""
+"""`wsaction._server.worker_count`: one warning if several processes have no layer between them."""
 
 from typing import Any
 

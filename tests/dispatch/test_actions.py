@@ -135,7 +135,7 @@ async def test_mixins_bring_actions_and_may_be_plain_classes() -> None:
 def test_an_invalid_action_name_is_refused(name: Any) -> None:
     async def act(self: Any) -> None: ...
 
-    assert "not empty and does not begin with '$' (the protocol's own), not " + repr(name) in declaration_error(
+    assert "not empty and does not begin with '$' (reserved for the protocol), got " + repr(name) in declaration_error(
         act, name=name
     )
 
@@ -228,7 +228,7 @@ def alias_in_annotation(self: Any, a: Annotated[int, Field(alias="pageSize")] = 
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (default_in_annotation, "Cards.act: the Field() of a sets a default or an alias, which would not count; write"),
+        (default_in_annotation, "Cards.act: the Field() of a sets a default or an alias, which has no effect; write"),
         (alias_in_annotation, "Cards.act: the Field() of a sets a default or an alias"),
         (no_self, "Cards.act takes no self; an action is a method of its handler"),
         (only_keywords, "Cards.act takes no self"),
@@ -743,9 +743,13 @@ async def test_a_return_annotation_of_none_gives_null() -> None:
         (("x", -1), None, "act returned the status -1"),
         (("x", True), tuple[str, int], "act returned the status True"),
         (("x", "201"), tuple[str, int], "act returned the status '201'"),
-        ("x", tuple[str, int], "act returned 'x' where (value, status) is announced; return both, or annotate one"),
-        (5, tuple[str, int], "act returned 5 where (value, status) is announced"),
-        (("x", 1, 2), tuple[str, int], "act returned ('x', 1, 2) where (value, status) is announced"),
+        (
+            "x",
+            tuple[str, int],
+            "act: expected (value, status), as it is annotated, got 'x'; return both, or annotate the value alone",
+        ),
+        (5, tuple[str, int], "act: expected (value, status), as it is annotated, got 5"),
+        (("x", 1, 2), tuple[str, int], "act: expected (value, status), as it is annotated, got ('x', 1, 2)"),
         ((object(), 200), None, "object cannot be written as JSON"),
         ("x", Card, "str was returned where Card is announced"),
     ],

@@ -500,7 +500,7 @@ async def test_a_failing_lifespan_is_a_500_and_is_retried(
         assert task.result().status == 500
         assert (b"traceback" in task.result().body) is debug
     assert lifespan.events == ["starting"]
-    assert "the way to" in caplog.text
+    assert "the connection to /rooms/a/ failed" in caplog.text
     lifespan.error = None
     assert await ask(app, "/rooms/a/", "state") == {"number": 2}
     await end_lifespan(app)

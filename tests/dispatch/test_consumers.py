@@ -44,7 +44,7 @@ def test_as_asgi_is_a_view_and_takes_initkwargs() -> None:
     view = Consumer.as_asgi(size=2, actions={"do": "act"})
     assert (view.handler_class, view.initkwargs, list(view.actions)) == (Consumer, {"size": 2}, ["do"])
     assert repr(view) == "<Consumer as a view>"
-    with pytest.raises(ImproperlyConfigured, match=r"not 'sise'; did you mean 'size'\?"):
+    with pytest.raises(ImproperlyConfigured, match=r"got 'sise'; did you mean 'size'\?"):
         Consumer.as_asgi(sise=2)
 
 

@@ -128,5 +128,5 @@ def marked(function: Any) -> Any:
     ],
 )
 def test_an_action_must_be_a_function_of_its_class(value: Any, kind: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=rf"Handler\.act is no function but a {kind}; an action is a method"):
+    with pytest.raises(ImproperlyConfigured, match=rf"Handler\.act: expected a method, def or async def, got {kind}"):
         type("Handler", (AsyncAPIActionHandler,), {"act": value})

@@ -1278,7 +1278,9 @@ async def test_an_override_that_depends_on_itself_is_a_500(caplog: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------- misuse
 def test_depends_requires_a_callable() -> None:
-    with pytest.raises(ImproperlyConfigured, match=r"takes the function itself, as in Depends\(get_session\), not 7"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"expected the function itself, as in Depends\(get_session\), got 7"
+    ):
         Depends(7)  # type: ignore[arg-type]
 
 
@@ -1298,16 +1300,14 @@ def test_depends_is_allowed_only_in_the_outermost_annotated() -> None:
     async def both(self, row: Annotated[str, Depends(get_row)] = "") -> None: ...
 
     assert declaration_error(default) == (
-        "Cards.act: row has a Depends for its default; write row: Annotated[..., Depends(get_row)], without one, with "
-        "Depends from wsaction.dependencies"
+        "Cards.act: row has a Depends as its default; write row: Annotated[..., Depends(get_row)] without a "
+        "default, with Depends from wsaction.dependencies"
     )
     for function in (bare, deep, deeper, twice):
-        assert "Depends stands there once, in the outermost Annotated, as in row: Annotated" in declaration_error(
-            function
-        )
+        assert "write Depends once, in the outermost Annotated, as in row: Annotated" in declaration_error(function)
     assert (
         declaration_error(both)
-        == "Cards.act: row has a default, which would not count beside Depends(get_row); leave it out"
+        == "Cards.act: row has a default, which has no effect beside Depends(get_row); leave it out"
     )
 
 
@@ -1320,8 +1320,9 @@ def test_depends_of_fastapi_is_refused() -> None:
         "Cards.act: the Depends of row is that of fastapi; import it from wsaction.dependencies"
     )
     assert "the Security of row is that of fastapi" in declaration_error(security)
-    assert "write row: Annotated[..., Depends(get_row)], without one, with Depends from wsaction" in declaration_error(
-        default
+    assert (
+        "write row: Annotated[..., Depends(get_row)] without a default, with Depends from wsaction"
+        in declaration_error(default)
     )
 
 
@@ -1330,10 +1331,10 @@ def test_depends_without_a_call_is_refused() -> None:
     async def default(self, row: str = Depends) -> None: ...  # type: ignore[assignment]
 
     assert declaration_error(itself) == (
-        "Cards.act: row is annotated with Depends itself, which marks nothing; write Depends(fn), with the function "
-        "that makes it, or Depends() for the class that is annotated"
+        "Cards.act: row is annotated with Depends itself, which has no effect; write Depends(fn) with the function "
+        "that makes it, or Depends() for the annotated class"
     )
-    assert "write row: Annotated[..., Depends()], without one" in declaration_error(default)
+    assert "write row: Annotated[..., Depends()] without a default" in declaration_error(default)
 
 
 def test_a_function_in_annotated_without_depends_is_refused() -> None:
@@ -1345,10 +1346,10 @@ def test_a_function_in_annotated_without_depends_is_refused() -> None:
 
     for one in (function, partly):
         assert declaration_error(one) == (
-            "Cards.act: row is annotated with get_row itself, which nothing calls, so that row is whatever the client "
-            "sends; write Depends(get_row)"
+            "Cards.act: row is annotated with get_row itself, which nothing calls, so clients could send any row; "
+            "write Depends(get_row)"
         )
-    assert "Depends stands there once, in the outermost Annotated" in declaration_error(within)
+    assert "write Depends once, in the outermost Annotated" in declaration_error(within)
 
 
 async def test_mutable_defaults_are_copied_for_each_call() -> None:
@@ -1376,7 +1377,7 @@ def test_depends_without_arguments_requires_a_concrete_class() -> None:
     async def anything(self, row: Annotated[Any, Depends()]) -> None: ...
 
     for function in (union, anything):
-        assert "makes the class that is annotated, but" in declaration_error(function)
+        assert "expected a class as the annotation, got" in declaration_error(function)
 
     class Abstract(ABC):
         @abstractmethod
@@ -1384,7 +1385,7 @@ def test_depends_without_arguments_requires_a_concrete_class() -> None:
 
     async def abstract(self, row: Annotated[Abstract, Depends()]) -> None: ...
 
-    assert declaration_error(abstract) == "Cards.act → Abstract is an abstract class; depend on one that can be made"
+    assert declaration_error(abstract) == "Cards.act → Abstract is an abstract class; depend on a concrete subclass"
 
 
 def test_unfillable_parameters_are_refused_with_their_path() -> None:
@@ -1399,15 +1400,15 @@ def test_unfillable_parameters_are_refused_with_their_path() -> None:
 
         assert declaration_error(action) == (
             f"Cards.act → middle → {bad.__name__}: {parameter} cannot be filled by name; "
-            "give it parameters with names of their own, without /"
+            "declare each parameter by name, without *, ** and /"
         )
 
 
 def test_a_callable_without_a_signature_is_refused() -> None:
     async def action(self, row: Annotated[dict[str, int], Depends(dict)]) -> None: ...
 
-    assert declaration_error(action).startswith("Cards.act → dict does not tell its parameters (")
-    assert declaration_error(action).endswith("; wrap it in a function that names them")
+    assert declaration_error(action).startswith("Cards.act → dict has no readable signature (")
+    assert declaration_error(action).endswith("; wrap it in a function that names the parameters")
 
 
 def test_unusable_annotations_are_refused() -> None:
@@ -1437,7 +1438,7 @@ def test_a_circular_dependency_is_refused() -> None:
     async def action(self, made: Annotated[None, Depends(first)]) -> None: ...
     async def again(self, made: Annotated[None, Depends(itself)]) -> None: ...
 
-    end = "depends on itself; take one of them out of the circle"
+    end = "depends on itself; remove one of these dependencies"
     assert declaration_error(action) == f"Cards.act → first → second → first {end}"
     assert declaration_error(again) == f"Cards.act → itself → itself {end}"
 

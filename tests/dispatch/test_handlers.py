@@ -79,7 +79,7 @@ async def test_initkwargs_apply_to_their_mount_only() -> None:
     ],
 )
 def test_an_unknown_initkwarg_is_refused(name: Any, hint: str) -> None:
-    wanted = rf"^Cards is mounted with attributes of the class, no actions or hooks, not '{name}'; ({hint})"
+    wanted = rf"^Cards: expected attributes of the class, no actions or hooks, got '{name}'; ({hint})"
     with pytest.raises(ImproperlyConfigured, match=wanted.replace("?", r"\?")):
         Cards.as_aaah(**{name: None})
 
@@ -150,7 +150,7 @@ async def test_self_action_is_the_declared_name_of_a_renamed_action() -> None:
         (("get_all",), "Cards has no action 'get_all' for .*; it has list, update"),
         ({"x": "zzz"}, "no action 'zzz'.*; it has list, update"),
         ((5,), "no action 5 .*; it has list, update"),
-        ("list", r"Cards.as_aaah\(actions=...\) takes names, as in actions=\('list',\), not a string"),
+        ("list", r"Cards.as_aaah\(actions=...\): expected names, as in actions=\('list',\), got a string"),
         ({"$x": "list"}, r"does not begin with '\$'"),
         ({"": "list"}, "not empty"),
     ],

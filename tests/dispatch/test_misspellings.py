@@ -200,7 +200,7 @@ GUARDS_ELSEWHERE: dict[str, Any] = {
 @pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
 @pytest.mark.parametrize("name", GUARDS_ELSEWHERE)
 def test_guards_that_belong_elsewhere_are_refused_on_a_handler(base: type, name: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would be asked by nobody"):
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} has no effect"):
         type("Mistaken", (base,), {name: GUARDS_ELSEWHERE[name]})
 
 
@@ -222,7 +222,7 @@ def test_a_helper_with_the_name_of_a_guard_is_accepted(name: str, value: Any) ->
 
 @pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
 def test_class_attributes_without_effect_on_an_app_are_refused(name: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would count for nothing"):
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} has no effect"):
         type("Mistaken", (WSAction,), {name: ()})
     type("Own", (WSAction,), {"debug": property(lambda self: True), "own": 1})
 
@@ -318,7 +318,7 @@ def test_an_authentication_without_methods_is_refused() -> None:
     class Tokens(BaseAuthentication):
         def verify(self, token: str) -> Any: ...  # only a BearerAuthentication has it
 
-    with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate, authenticate_data or both"):
+    with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate or authenticate_data"):
         WSAction([], authentication_classes=[Tokens])
 
     class Verified(BearerAuthentication):
@@ -392,7 +392,7 @@ async def test_a_permission_result_that_is_always_true_is_a_500(
         async def act(self) -> None: ...
 
     assert (await ask(Root.as_asgi(), "act"))["status"] == 500
-    assert "which would always be a yes" in str(caplog.records[0].exc_info)
+    assert "which is always true" in str(caplog.records[0].exc_info)
 
 
 class Row(BaseModel):
@@ -671,7 +671,7 @@ def test_an_unknown_name_in_check_actions_is_refused(name: str, meant: str) -> N
         )
         return type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("cards/", view)]}).as_asgi().table  # type: ignore[attr-defined]
 
-    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{name}' is no action.* mean '{meant}'"):
+    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: .* got '{name}', .* mean '{meant}'"):
         mounted("update", name)
     assert mounted("update", "archive", "publish")  # "publish" may be an action of another handler
 
@@ -730,7 +730,7 @@ def sets_it_on_another(self: Any, other: Any) -> None:
     [
         ("__init__", sets_it_on_itself, r"__init__ sets self\.permission_classes.*get_permissions"),
         ("connect", sets_it_on_itself, r"connect sets self\.permission_classes"),
-        ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta says permission_classes"),
+        ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta\.permission_classes has no effect"),
     ],
 )
 def test_a_policy_set_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, message: str) -> None:

@@ -440,7 +440,7 @@ def test_operators_refuse_other_objects(permission: Any, other: Any) -> None:
 @pytest.mark.parametrize("permission", [IsAdmin(), IsAdmin | IsOwner, ~IsAdmin])
 def test_python_keywords_cannot_drop_a_permission(permission: Any) -> None:
     for combine in (lambda: permission and IsOwner, lambda: permission or IsOwner, lambda: not permission):
-        with pytest.raises(TypeError, match=r"IsAdmin.*expected '&', '\|' or '~', got 'and'.*compare with None"):
+        with pytest.raises(TypeError, match=r"IsAdmin.*expected '&', '\|' or '~', got 'and'.*is not None"):
             combine()
 
 
@@ -513,8 +513,8 @@ class Unrelated:
             (two_parameters,),
             r"two_parameters to be callable with \(scope, handler, action\) alone.*too many positional",
         ),
-        ((~IsAdmin & needs_more,), r"missing a required argument: 'board'; give other parameters defaults"),
-        ((generator,), r"generator.* would always count as true"),
+        ((~IsAdmin & needs_more,), r"missing a required argument: 'board'; give all other parameters defaults"),
+        ((generator,), r"generator, which is always true"),
         ((NotCallable,), r"NotCallable.has_permission to be callable .*, got True"),
         ((TooFew,), r"TooFew.has_object_permission to be callable with \(scope, handler, action, obj\) alone"),
     ],
@@ -806,8 +806,8 @@ def test_none_from_a_permission_refuses_and_is_logged_once(caplog: pytest.LogCap
         assert isinstance(settled(asked.object_refusal({}, "handler", "list", "card")), Refusal)
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [text.partition("Forgetful.")[2] for text in messages] == [
-        "has_permission returned None, which is a no; return True or False",
-        "has_object_permission returned None, which is a no; return True or False",
+        "has_permission returned None, which refuses; return True or False",
+        "has_object_permission returned None, which refuses; return True or False",
     ]
 
 

@@ -383,7 +383,7 @@ async def test_publish_object_publishes_to_the_list_and_the_object(kind: str) ->
 
 async def test_publish_object_refuses_a_handler_without_events() -> None:
     async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _):
-        with pytest.raises(ValueError, match="CardHandler tells no changes"):
+        with pytest.raises(ValueError, match="one of CardHandler, which publishes no changes"):
             await app.publish_object("cards/", "updated", Card(id=1, title="a"))
 
 

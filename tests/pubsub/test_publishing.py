@@ -82,7 +82,7 @@ async def test_root_path_selects_the_tenant_of_a_mount() -> None:
         (ROUTES, "", {"path": "raw/x/"}, r"path='raw/x/' leads to .*, which is no consumer's as_asgi\(\)"),
         (ROUTES[1:], "", {}, r"path= says which connections .* the app has 't/<str:tenant>/ws/<int:pk>/'$"),
         ([*ROUTES, path("b/", Root.as_asgi())], "", {}, r"the app has 'ws/', .*, 'b/'$"),
-        ([path("ws/", Many.as_asgi())], "inbox/", {}, r"Inbox says what its topic is .* with topic="),
+        ([path("ws/", Many.as_asgi())], "inbox/", {}, r"Inbox overrides get_topic\(\).* with topic="),
         (ROUTES, "declared/", {}, r"Declared\.events declares no event 'told'"),
     ],
 )

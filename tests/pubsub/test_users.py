@@ -79,7 +79,7 @@ async def test_disconnect_user_closes_the_connections_of_one_user() -> None:
         assert not app.runtime.here.users._keys
         assert not app.runtime.here.users._sessions
         await app.disconnect_user("ada")
-        with pytest.raises(ValueError, match="a user's id is wanted"):
+        with pytest.raises(ValueError, match="expected a user's id, got None"):
             await app.disconnect_user(None)
 
 

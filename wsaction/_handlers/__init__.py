@@ -1,5 +1,6 @@
 """Handler classes, compiled once: what a class body declares becomes actions in a table of routes.
 
-`declarations` reads a class and `signatures` what its dependencies take; both make an `action`, which fills its
-`parameters` and runs its `dependencies`. `mounts` puts a handler at its place, `route_table` finds it for a frame.
+`declarations` reads the methods of a class, and `signatures` their dependencies. The result is an `Action`: it fills
+its `parameters`, runs its `dependencies` and calls the method. `mounts` puts handlers at their places among the routes,
+and `route_table` finds the handler for a frame. Read `action` first.
 """

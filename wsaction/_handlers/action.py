@@ -1,7 +1,7 @@
-"""Actions: what a handler declares, ready to be called with a frame.
+"""`Action`: a method of a handler, compiled so that a frame can call it.
 
-An `Action` fills its function's parameters, first from a route's captures (`bind_captures`), then from a frame
-(`bind_frame`), and writes what the function returned (`write`). Nothing is inspected at run time.
+An action fills the parameters of its function, first from a route's captures (`bind_captures`), then from a frame
+(`bind_frame`). It also encodes the result (`write`). Nothing is inspected at run time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from wsaction._handlers.dependencies import Dependencies
-from wsaction._handlers.parameters import EMPTY, Input, Parameter, fill, fresh, missing
+from wsaction._handlers.parameters import EMPTY, Input, Parameter, copy_default, fill, missing_error
 from wsaction._protocol.frames import Frame
 from wsaction.exceptions import InvalidParameters
 from wsaction.serializers._models import fast_validate
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")
 
-Start: TypeAlias = Callable[[Any, Frame], Any]  # calls an action's function with a handler, for a frame
+Start: TypeAlias = Callable[[Any, Frame], Any]  # calls an action's function with a handler and a frame
 
 OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves its options
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ActionOptions:
-    """The options of `async_action`. ``name`` None: the method's own; ``timeout`` None: that of the limits."""
+    """The options of `async_action`.
+
+    If ``name`` is None, it is the method's name; if ``timeout`` is None, it is the limits' ``action_timeout``.
+    """
 
     name: str | None = None
     mode: Literal["response", "broadcast", "none"] = "response"
@@ -49,42 +52,41 @@ class ActionOptions:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Action:
-    """A declared action: its function, its parameters, its output, its options."""
+    """An action: its function, parameters, output and options."""
 
     name: str
     function: Callable[..., Any]
-    plain: bool  # a coroutine function without ``*args`` and dependencies, whose answer is no broadcast
+    plain: bool  # a coroutine function without ``*args``, dependencies and broadcast
     threaded: bool  # a sync function: runs in a thread
     streams: bool  # an async generator: each item is a partial reply
     parameters: tuple[Parameter, ...]
-    dependencies: Dependencies | None  # these make its other parameters
+    dependencies: Dependencies | None  # they make the other parameters
     own_inputs: tuple[Input, ...]  # `parameters`, as clients see them
-    by_position: tuple[str, ...] | None  # all of these in the function's order, if it can be called by position
-    protocol: tuple[str, ...]  # of its parameters, those that mean the protocol's own
+    by_position: tuple[str, ...] | None  # their names in the function's order, if it can be called by position
+    protocol: tuple[str, ...]  # the parameters among `PROTOCOL_KEYS`
     takes_args: bool
-    before_args: tuple[str, ...]  # parameters that ``*args`` stands behind
-    filled_by_args: tuple[str, ...]  # parameters that unnamed captures fill, in turn
+    before_args: tuple[str, ...]  # the parameters before ``*args``
+    filled_by_args: tuple[str, ...]  # the parameters that unnamed captures fill, in order
     takes_kwargs: bool
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
     status: int  # of the reply, unless the function returns one
-    returns_status: bool | None  # (value, status); None: if the result looks like that
-    returns: Any  # the annotation of its value, or of a stream's items; without the status
-    write: Callable[[Any], str]  # the value as JSON
-    silent: bool  # on success
+    returns_status: bool | None  # whether the result is (value, status); None: the result itself decides
+    returns: Any  # the annotation of the value or of a stream's items, without the status
+    write: Callable[[Any], str]  # encodes the value as JSON
+    silent: bool  # whether success sends no reply
     options: ActionOptions
     streamed: "Action | None" = None  # runs instead if the frame has ``"stream": true``
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """All that clients send for it, each name once, or once for each if its dependencies disagree on it."""
-        below = () if self.dependencies is None else self.dependencies.inputs
-        inputs = (*self.own_inputs, *below)
+        """All inputs that clients send, without duplicates. If dependencies declare a name differently, it repeats."""
+        inputs = (*self.own_inputs, *(() if self.dependencies is None else self.dependencies.inputs))
         return tuple(field for index, field in enumerate(inputs) if field not in inputs[:index])
 
     def bind_captures(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
-        """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
+        """The arguments from a route's captures. Unnamed ones fill the first parameters; ``*args`` takes the rest.
 
-        Raises `InvalidParameters` for a capture that is not what its parameter says.
+        Raises `InvalidParameters` for a capture that its parameter's annotation refuses.
         """
         if args:
             names = [name for name in self.filled_by_args if name not in captures]
@@ -106,7 +108,7 @@ class Action:
         return Binding(fixed, open_parameters, args if self.takes_args else (), self._starter(fixed, open_parameters))
 
     def _starter(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...]) -> Start:
-        """Calls a ``plain`` function, by position if the captures leave no more than one parameter open."""
+        """A function that calls a ``plain`` action: by position if at most one parameter is open, which is faster."""
         names = self.by_position
         if names is None or len(open_parameters) > 1:
             return self._start_by_name(fixed, open_parameters)
@@ -124,30 +126,32 @@ class Action:
     def _start_with_one(
         self, parameter: Parameter, before: tuple[Any, ...], after: tuple[Any, ...], by_name: Start
     ) -> Start:
-        """Fills one parameter fast; ``by_name`` handles a value that is missing or wrong."""
-        (name, validate, plain, _), function = parameter, self.function
-        validate_first, first = None if validate is None else fast_validate(validate), not before
+        """As `_starter`, for one open parameter. ``by_name`` handles a value that is missing or invalid."""
+        name, validate, plain, _ = parameter
+        function = self.function
+        validate_fast = None if validate is None else fast_validate(validate)
+        is_first = not before
 
         def start(handler: "AsyncAPIActionHandler", frame: Frame) -> Any:
             body = frame.body
             if name not in body:
                 return by_name(handler, frame)
             value = body[name]
-            if validate_first is not None and type(value) is not plain:
+            if validate_fast is not None and type(value) is not plain:
                 try:
-                    value = validate_first(value)
+                    value = validate_fast(value)
                 except ValidationError:
                     return by_name(handler, frame)
-            if not first:
+            if not is_first:
                 return function(handler, *before, value, *after)
-            return function(*(handler, value) + after)  # noqa: RUF005  # half of what the other way costs, for each frame
+            return function(*(handler, value) + after)  # noqa: RUF005  # twice as fast as unpacking, for each frame
 
         return start
 
     def bind_frame(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
-        """The keyword arguments for ``function``: those that the captures decided, then the frame's keys.
+        """The keyword arguments for ``function``: those from the captures, then those from the frame's keys.
 
-        Raises `InvalidParameters`, one item of ``errors`` for each parameter that is missing or wrong.
+        Raises `InvalidParameters` with an item of ``errors`` for each parameter that is missing or invalid.
         """
         return self._fill(binding.fixed, binding.open, frame)
 
@@ -162,9 +166,9 @@ class Action:
                 else:
                     fill(bound, name, value, validate, errors)
             elif default is not EMPTY:
-                bound[name] = fresh(default)
+                bound[name] = copy_default(default)
             else:
-                errors.append(missing(name))
+                errors.append(missing_error(name))
         if errors:
             raise InvalidParameters(errors)
         for name in self.protocol:
@@ -179,29 +183,29 @@ class Action:
     def bind_all(
         self, binding: "Binding", frame: Frame, dependencies: Dependencies
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """As ``bind_frame``, and the same for its dependencies; the errors of both are raised together."""
+        """The arguments of ``bind_frame``, and those of the dependencies. The errors of both are raised together."""
         errors: list[dict[str, Any]] = []
         bound: dict[str, Any] = {}
         try:
             bound = self.bind_frame(binding, frame)
         except InvalidParameters as exc:
             errors += exc.items
-        below = dependencies.bind_frame(frame, errors)
+        for_dependencies = dependencies.bind_frame(frame, errors)
         if errors:
-            raise InvalidParameters(list({repr(item): item for item in errors}.values()))  # one for all who ask for it
-        return bound, below
+            raise InvalidParameters(list({repr(item): item for item in errors}.values()))  # without duplicates
+        return bound, for_dependencies
 
     def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:
-        """The positional arguments for ``function``: the unnamed captures that no parameter took, for its ``*args``.
+        """The positional arguments for a ``function`` with ``*args``.
 
-        Parameters before ``*args`` are taken out of ``bound``.
+        These are the parameters before ``*args``, which are removed from ``bound``, then the other unnamed captures.
         """
         return (*map(bound.pop, self.before_args), *binding.rest)
 
     def split(self, result: Any) -> tuple[Any, int]:
-        """The function's result as (value, status); called only if it may have returned a status.
+        """The function's result as (value, status). Call it only if the function may have returned a status.
 
-        Raises ``ValueError`` for a status that no final reply can have.
+        Raises ``TypeError`` if a declared status is missing, ``ValueError`` for a status that no final reply can have.
         """
         if not self.returns_status and not _looks_like_status(result):
             return result, self.status
@@ -209,14 +213,15 @@ class Action:
             value, status = result
         except (TypeError, ValueError):
             raise TypeError(
-                f"{self.name} returned {result!r:.80} where (value, status) is announced; return both, or annotate one"
+                f"{self.name}: expected (value, status), as it is annotated, got {result!r:.80}; return both, or "
+                "annotate the value alone"
             ) from None
         if not is_final_status(status):
             raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
         return value, int(status)
 
     def written(self, result: Any) -> Any:
-        """The same result with its value written already, which ``write`` then leaves as it is."""
+        """The result with its value already encoded; ``write`` leaves that unchanged."""
         if self.returns_status is False:
             return Written(self.write(result))
         value, status = self.split(result)
@@ -224,14 +229,14 @@ class Action:
 
 
 class Written(str):
-    """A value that is JSON already."""
+    """A value that is already JSON."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Binding:
-    """The arguments that a route's captures decide, and the parameters that are open until a frame comes."""
+    """The arguments from a route's captures, and the parameters that remain open until there is a frame."""
 
     fixed: dict[str, Any]
     open: tuple[Parameter, ...]
@@ -240,7 +245,7 @@ class Binding:
 
     @property
     def shareable(self) -> bool:
-        """Whether frames may share it: none of its values can be changed by who gets them."""
+        """Whether frames may share it: all of its values are immutable."""
         return all(type(value) in _IMMUTABLE for value in self.fixed.values())
 
 

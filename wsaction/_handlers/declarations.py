@@ -1,4 +1,4 @@
-"""Reading what a handler class declares: its actions, their signatures, the names that a route gives them."""
+"""Reads the declarations of a handler class: its actions, their signatures and their names on a route."""
 
 import dis
 import inspect
@@ -31,11 +31,11 @@ __all__ = (
 
 
 HookFlags: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Flags of a class, each with the methods that a subclass takes over to set it; see `read_hooks`."""
+"""The flags of a class, each with the methods whose override sets it; see `read_hooks`."""
 
 
 class NotMountedSo:
-    """An attribute that a handler class has not, though others have it; ``AttributeError`` says how it is mounted."""
+    """A method that other kinds of classes are mounted with; its ``AttributeError`` names the right one."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -46,28 +46,30 @@ class NotMountedSo:
 
 
 _APPS = "authentication_classes allowed_origins allowed_hosts require_origin accept_refused exception_handlers"
-_MISPLACED = {name: f"it is the app's: WSAction([...], {name}=...)" for name in _APPS.split()} | {
-    "http_method_names": "say which actions a route has: as_aaah(actions=('list', 'retrieve'))"
+_MISPLACED = {name: f"it is a setting of the app: WSAction([...], {name}=...)" for name in _APPS.split()} | {
+    "http_method_names": "list the actions of a route: as_aaah(actions=('list', 'retrieve'))"
 }
 
 
 def check_attributes(cls: type) -> None:
-    """Raises `ImproperlyConfigured` for attributes of a handler class that nothing reads: those that are misspelt, and
-    those that guard an app or, elsewhere, a view, and nothing here."""
+    """Raises `ImproperlyConfigured` for attributes of a handler class that have no effect.
+
+    These are misspelt attributes, settings of the app, and guards of other frameworks' views.
+    """
     if is_ours(cls):
         return
     for base, name, value in user_attributes(cls):
         if (cure := _MISPLACED.get(name)) is not None:
-            raise ImproperlyConfigured(f"{base.__qualname__}.{name} would count for nothing; {cure}")
+            raise ImproperlyConfigured(f"{base.__qualname__}.{name} has no effect; {cure}")
         if _guards_elsewhere(name, value):
             raise ImproperlyConfigured(
-                f"{base.__qualname__}.{name} would be asked by nobody; refuse by a permission of permission_classes, "
-                "in check_permissions() or, as a consumer, in connect()"
+                f"{base.__qualname__}.{name} has no effect, because nothing calls it; refuse clients with a permission "
+                "in permission_classes, in check_permissions() or, in a consumer, in connect()"
             )
     refuse_misspelt(cls, is_exempt=_is_action)
 
 
-# The methods that guard a permission, or a view of DRF, Starlette or Channels, by their first parameter there.
+# Methods that refuse in permissions and in views of DRF, Starlette and Channels, by the name of their first parameter.
 _GUARDS_ELSEWHERE = {
     "scope": ("has_permission", "has_object_permission", "can_connect"),
     "request": ("has_permission", "has_object_permission", "initial", "dispatch"),
@@ -78,7 +80,7 @@ _GUARDS_ELSEWHERE = {
 
 
 def _guards_elsewhere(name: str, value: Any) -> bool:
-    """Whether an attribute would guard a permission, or a view of another framework, and guards nothing here."""
+    """Whether an attribute refuses clients in a permission, or in a view of another framework, but not in a handler."""
     if isinstance(value, list | tuple) and value:
         if name == "dependencies":
             return all(type(mark).__name__ in ("Depends", "Security") for mark in value)
@@ -89,21 +91,23 @@ def _guards_elsewhere(name: str, value: Any) -> bool:
 
 
 def check_settings(cls: Any) -> None:
-    """Raises `ImproperlyConfigured` for policies that are said where nothing reads them: set on an instance, though
-    they are read once when the class is mounted, and in a ``class Meta``."""
+    """Raises `ImproperlyConfigured` for policies that are set where they have no effect.
+
+    That is on an instance, because policies are read once when the class is mounted, and in a ``class Meta``.
+    """
     unread = {*_READ_ONCE} - ({"permission_classes"} if cls.decides_permissions else set())
     unread -= {"throttle_classes", "throttle_scope"} if cls.decides_throttles else set()
     for base in (base for base in cls.__mro__ if not is_ours(base)):
         for name, value in vars(base).items():
             if inspect.isfunction(value) and (names := unread & _set_on_self(value)):
                 raise ImproperlyConfigured(
-                    f"{base.__qualname__}.{name} sets self.{min(names)}, which would count for nothing: it is read "
-                    f"when the class is mounted; set it there, or override get_{min(names).partition('_')[0]}s()"
+                    f"{base.__qualname__}.{name} sets self.{min(names)}, which has no effect, because it is read when "
+                    f"the class is mounted; set it on the class, or override get_{min(names).partition('_')[0]}s()"
                 )
             if name == "Meta" and (names := {name for name in vars(value).keys() & dir(cls) if name[0] != "_"}):
                 where = base.__qualname__
                 raise ImproperlyConfigured(
-                    f"{where}.Meta says {min(names)}, and nothing reads it there; say it in {where}"
+                    f"{where}.Meta.{min(names)} has no effect, because nothing reads it there; set it in {where}"
                 )
 
 
@@ -111,34 +115,34 @@ _READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope")
 
 
 def _set_on_self(function: Any) -> set[str]:
-    """The attributes that a method sets on its first argument."""
+    """The attributes that a method assigns on its first argument, ``self``."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None or not code.co_varnames or not {*_READ_ONCE}.intersection(code.co_names):
         return set()
-    # The bytecode is read as a `__setattr__` would cost every frame, and refuse no earlier than the method runs.
+    # Why the bytecode: a `__setattr__` would cost time for every frame, and refuse only when the method runs.
     return {
         store.argval
         for load, store in pairwise(dis.get_instructions(code))
         if store.opname == "STORE_ATTR"
         and code.co_varnames[0]
-        == (load.argval[-1] if isinstance(load.argval, tuple) else load.argval)  # of Python 3.13
+        == (load.argval[-1] if isinstance(load.argval, tuple) else load.argval)  # a tuple since Python 3.13
     }
 
 
 def overrides(cls: Any, base: Any, *methods: str) -> bool:
-    """Whether a class took over one of a base's methods. One that lacks a method took nothing over."""
+    """Whether a class overrides one of a base's methods. It may lack some of them."""
     return any(getattr(cls, name, method) is not method for name in methods for method in (getattr(base, name),))
 
 
 def read_hooks(cls: Any) -> None:
-    """Notes which hooks a class took over, by the flags that its bases name in ``_hook_flags``."""
+    """Sets the flags that the bases of a class name in ``_hook_flags``, by the methods that the class overrides."""
     for base in cls.__mro__:
         for flag, methods in vars(base).get("_hook_flags", {}).items():
             setattr(cls, flag, overrides(cls, base, *methods))
 
 
 def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:
-    """Whether a class has other methods than those of the actions that were read of it."""
+    """Whether a method of the actions was replaced after they were read, as by a class decorator."""
     attributes: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         attributes.update(vars(base))
@@ -148,35 +152,39 @@ def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:
 
 
 def _is_action(value: Any) -> bool:
-    marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-    return isinstance(getattr(marked, OPTIONS_ATTRIBUTE, None), ActionOptions)
+    return _options_of(value) is not None
+
+
+def _options_of(value: Any) -> ActionOptions | None:
+    """The options that `async_action` left on a method; None if it did not decorate the method."""
+    function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+    options = getattr(function, OPTIONS_ATTRIBUTE, None)
+    return options if isinstance(options, ActionOptions) else None  # a proxy may answer any name with something else
 
 
 def collect_actions(
     cls: type, hidden: Collection[str], resolve_annotation: Callable[[Any], Any] = lambda annotation: annotation
 ) -> dict[str, Action]:
-    """The actions of a handler class by name: the methods that it and its bases decorated, and their overrides.
+    """The actions of a handler class by name: the decorated methods of it and its bases, as it overrides them.
 
-    ``hidden`` are the attributes of the framework's own base, which an action must not hide. ``resolve_annotation``
-    says what an annotation of a signature stands for in this class. Raises `ImproperlyConfigured` for a name that is
-    taken or reserved and for a signature that cannot be filled.
+    ``hidden`` are the attributes of the framework's base classes, which an action must not hide. ``resolve_annotation``
+    returns the type that an annotation means in this class. Raises `ImproperlyConfigured` for a name that is taken or
+    reserved, and for a signature that a frame cannot fill.
     """
     declared: dict[str, ActionOptions] = {}  # by method name
     for base in reversed(cls.__mro__):
         for attribute, value in vars(base).items():
-            marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-            options = getattr(marked, OPTIONS_ATTRIBUTE, None)
-            if isinstance(options, ActionOptions):  # a proxy may answer any name with something else
+            if (options := _options_of(value)) is not None:
                 declared[attribute] = options
             elif attribute in declared and value is None:
-                del declared[attribute]  # `update = None` takes an inherited action away
+                del declared[attribute]  # `update = None` removes an inherited action
     actions: dict[str, Action] = {}
     for attribute, options in declared.items():
         action = read_action(cls, attribute, options, resolve_annotation)
         if attribute in hidden:
             raise ImproperlyConfigured(
-                f"{cls.__name__}.{attribute} hides an attribute of the handler itself; name the method otherwise and "
-                f"keep the action's name with @async_action(name={attribute!r})"
+                f"{cls.__name__}.{attribute} hides an attribute of the handler itself; give the method another name, "
+                f"and keep the action's name with @async_action(name={attribute!r})"
             )
         if action.name in actions:
             raise ImproperlyConfigured(
@@ -192,13 +200,14 @@ def select_actions(
 ) -> dict[str, Action]:
     """The actions of one route by the name that clients use: all, some, or some under other names.
 
-    ``{"get_all": "list"}`` answers ``get_all`` with what is declared as ``list``. Raises `ImproperlyConfigured`.
+    With ``{"get_all": "list"}``, clients call the action ``list`` as ``get_all``. Raises `ImproperlyConfigured` for an
+    unknown action and an invalid name.
     """
     if wanted is None:
         return dict(actions)
     if isinstance(wanted, str):
         raise ImproperlyConfigured(
-            f"{cls_name}.as_aaah(actions=...) takes names, as in actions=({wanted!r},), not a string"
+            f"{cls_name}.as_aaah(actions=...): expected names, as in actions=({wanted!r},), got a string"
         )
     names = dict(wanted) if isinstance(wanted, Mapping) else {name: name for name in wanted}
     for route_name, name in names.items():
@@ -215,7 +224,7 @@ def read_action(
     options: ActionOptions,
     resolve_annotation: Callable[[Any], Any] = lambda annotation: annotation,
 ) -> Action:
-    """One method as an `Action`. Raises `ImproperlyConfigured` where its signature cannot be filled from a frame."""
+    """Compiles a method to an `Action`. Raises `ImproperlyConfigured` if a frame cannot fill its signature."""
     where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     streams, awaited = _kind(where, function, options)
     name = attribute if options.name is None else options.name
@@ -230,7 +239,7 @@ def read_action(
     takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
     before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     candidates = before_args if takes_args else [p.name for p in asked]
-    returns_status, output = (_streamed if streams else _output)(where, hints.get("return", Any))
+    returns_status, output = (_stream_output if streams else _output)(where, hints.get("return", Any))
     encode = built(where, "what it returns", json_encoder, output)
     encode = _or_null(encode) if streams else encode
     ordered = options.ordered and not streams
@@ -255,62 +264,58 @@ def read_action(
         returns_status=returns_status,
         silent=options.mode == "none" or (options.mode == "broadcast" and not options.send_response_in_broadcast),
         returns=output,
-        write=_once(encode) if marked else encode,
+        write=_unless_written(encode) if marked else encode,
         options=options,
         streamed=_streamed_by(cls, attribute, options, resolve_annotation),
     )
 
 
 def _by_position(function: Any, read: Sequence[tuple[Parameter, Input]]) -> tuple[str, ...] | None:
-    """A function's parameters in order, if they are just those that were read: by its code, since what a decorator
-    put in its place may be called otherwise than its signature says."""
+    """A function's parameters in order; None if it cannot be called with the read parameters by position.
+
+    The function's code decides, because a decorator's function may take other arguments than its signature says.
+    """
     code = function.__code__
     names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
-    more = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
-    return names if not more and sorted(names) == sorted(field.name for _, field in read) else None
+    has_others = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    return names if not has_others and sorted(names) == sorted(field.name for _, field in read) else None
 
 
 def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Also writes None, with which a stream ends."""
-
-    def write(value: Any) -> str:
-        return "null" if value is None else encode(value)
-
-    return write
+    """Extends ``encode`` by None, the value of a stream's final reply."""
+    return lambda value: "null" if value is None else encode(value)
 
 
 def _streamed_by(
     cls: type, attribute: str, options: ActionOptions, resolve_annotation: Callable[[Any], Any]
 ) -> Action | None:
-    """The stream that may answer in an action's place; None where a subclass has overridden the action alone."""
+    """The stream that answers instead of an action; None if a subclass has overridden only the action."""
     if options.streamed_by is None:
         return None
     definers = {name: base for base in reversed(cls.__mro__) for name in vars(base)}
-    stream = definers.get(options.streamed_by)
-    if stream is None or not inspect.isasyncgenfunction(vars(stream)[options.streamed_by]):
+    definer = definers.get(options.streamed_by)
+    if definer is None or not inspect.isasyncgenfunction(vars(definer)[options.streamed_by]):
         raise ImproperlyConfigured(
             f"{cls.__name__}.{attribute} is streamed_by {options.streamed_by!r}, which is no async generator "
             "function of its class; write async def, with yield"
         )
-    if not issubclass(stream, definers[attribute]):
+    if not issubclass(definer, definers[attribute]):
         return None
     stream_options = replace(options, name=options.name or attribute, streamed_by=None)
     return read_action(cls, options.streamed_by, stream_options, resolve_annotation)
 
 
 def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool]:
-    """Whether a function is a stream, and whether it is awaited; it is a plain sync function where it is neither."""
+    """Whether a function is a stream, and whether it is a coroutine function; a sync function is neither."""
     if not inspect.isfunction(function):
-        raise ImproperlyConfigured(
-            f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
-        )
-    wrapped = inspect.unwrap(function)  # a plain function of a decorator may return the coroutine of its action
+        raise ImproperlyConfigured(f"{where}: expected a method, def or async def, got {type(function).__name__}")
+    wrapped = inspect.unwrap(function)  # a decorator's sync function may return the coroutine of the action
     if inspect.isgeneratorfunction(wrapped):
         raise ImproperlyConfigured(f"{where} is a sync generator; a stream is an async one: async def, with yield")
     streams = inspect.isasyncgenfunction(wrapped)
     if streams and options.mode != "response":
         raise ImproperlyConfigured(
-            f"{where} yields, which has replies; leave out mode={options.mode!r}, or do not yield"
+            f"{where} is a stream, whose items are replies; leave out mode={options.mode!r}, or do not yield"
         )
     return streams, inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)
 
@@ -318,8 +323,8 @@ def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool
 def _check_name(owner: str, name: Any) -> None:
     if not isinstance(name, str) or not name or name.startswith("$"):
         raise ImproperlyConfigured(
-            f"{owner}: an action's name is a string that is not empty and does not begin with '$' (the protocol's "
-            f"own), not {name!r}"
+            f"{owner}: expected an action's name, a string that is not empty and does not begin with '$' (reserved for "
+            f"the protocol), got {name!r}"
         )
 
 
@@ -335,8 +340,8 @@ def _parameters(where: str, function: Callable[..., Any]) -> list[inspect.Parame
     return parameters
 
 
-def _once(encode: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Of an action whose result is written while its dependencies live: see `Action.written`."""
+def _unless_written(encode: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Skips results that `Action.written` has encoded already, while the dependencies were alive."""
     return lambda value: value if type(value) is Written else encode(value)
 
 
@@ -356,12 +361,12 @@ def _output(where: str, annotation: Any) -> tuple[bool | None, Any]:
 _STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
-def _streamed(where: str, annotation: Any) -> tuple[bool | None, Any]:
+def _stream_output(where: str, annotation: Any) -> tuple[bool | None, Any]:
     """The annotation of a stream's items: of ``AsyncIterator[Card]``, ``Card``."""
     if annotation is not Any and (typing.get_origin(annotation) or annotation) not in _STREAMS:
         raise ImproperlyConfigured(
-            f"{where} yields, so that it is a stream; what it is annotated to return is AsyncIterator[...] with what "
-            f"it yields, not {annotation!r}"
+            f"{where} is a stream, because it yields: expected the annotation AsyncIterator[...] with the type of its "
+            f"items, got {annotation!r}"
         )
     arguments = typing.get_args(annotation)
     return False, arguments[0] if arguments else Any

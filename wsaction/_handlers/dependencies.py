@@ -1,4 +1,4 @@
-"""`Depends`: what is made for an action before it runs: a session, the board that it works on, common parameters.
+"""Dependency injection: `Depends` marks a parameter of an action whose value a function makes before the action runs.
 
 ::
 
@@ -8,18 +8,22 @@
         @async_action
         async def rename(self, board: Annotated[Board, Depends(get_board)], title: str) -> Board: ...
 
-A dependency's own parameters are filled by name: ``scope``, ``handler`` and ``user`` with what the frame is answered
-by; ``action``, ``route`` and ``request_id`` with the protocol's own; those marked with `Depends` with other
-dependencies; all others like an action's, from the route's captures, then from the frame's keys, validated by
-annotation. All of them are validated before the first dependency runs. A coroutine function is awaited and a class
-made on the loop; any other function runs in one of the app's bounded threads, since it may block. A pydantic model is
-what validates its fields' keys.
+The parameters of a dependency are filled by name, as those of an action are: from the route's captures, then from the
+frame's keys, validated by annotation. A few names are special:
 
-One that yields is finished after the action, last first, before the reply is sent, so that an error in its end is the
-reply. It sees the error of the action, a cancellation too, where it yielded; it may raise another one, but cannot
-turn an error into a success. A stream's dependencies are finished when it ends.
+* ``scope``, ``handler`` and ``user`` are those of the handler that answers the frame;
+* ``action``, ``route`` and ``request_id`` are those of the frame;
+* parameters marked with `Depends` are other dependencies.
 
-They are read once, when the class is made, into `Step`s in the order in which they run.
+All parameters are validated before the first dependency runs. A coroutine function is awaited, and a class is
+instantiated on the event loop. Any other function may block, so it runs in one of the app's threads. A pydantic model
+validates the keys that its fields name.
+
+After the action, generators continue after their ``yield``, the last one first. The reply is sent after that, so an
+error there becomes the reply. An error or cancellation of the action is raised at the ``yield``. The generator may
+raise another error, but it cannot turn an error into a success. The generators of a stream continue when it ends.
+
+Dependencies are read once, when the class is created, into `Step`s in the order in which they run.
 """
 
 import functools
@@ -30,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from wsaction._handlers.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing
+from wsaction._handlers.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, copy_default, fill, missing_error
 from wsaction._protocol.frames import Frame
 from wsaction._utils.threads import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
@@ -46,11 +50,15 @@ Kind: TypeAlias = Literal["coroutine", "function", "class", "async generator", "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Depends:
-    """Marks a parameter that ``fn`` makes: ``Annotated[Board, Depends(get_board)]``.
+    """Marks a parameter of an action, or of another dependency, whose value a function makes.
 
-    Without ``fn``, what is annotated makes itself: ``Annotated[Page, Depends()]`` is ``Page(...)``. Within an action
-    the same ``fn`` runs once, and all who ask for it share the value; ``use_cache=False`` makes one for this parameter
-    alone. Raises `ImproperlyConfigured` for what cannot be called.
+    :param fn: A function, generator function, class or other callable that returns or yields the value. Without it, the
+        annotated class is used: ``Annotated[Page, Depends()]`` gets ``Page(...)``.
+    :param use_cache: Whether the parameter shares its value with all other parameters of the same call that have the
+        same ``fn``, which then runs once.
+    :raises ImproperlyConfigured: if ``fn`` is not callable.
+
+    >>> async def rename(self, board: Annotated[Board, Depends(get_board)], title: str) -> Board: ...
     """
 
     fn: Callable[..., Any] | None = None
@@ -59,7 +67,7 @@ class Depends:
     def __post_init__(self) -> None:
         if self.fn is not None and not callable(self.fn):
             raise ImproperlyConfigured(
-                f"Depends takes the function itself, as in Depends(get_session), not {self.fn!r}"
+                f"Depends: expected the function itself, as in Depends(get_session), got {self.fn!r}"
             )
 
     def __repr__(self) -> str:
@@ -68,16 +76,16 @@ class Depends:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One call of a dependency."""
+    """A call of a dependency."""
 
     function: Callable[..., Any]
     kind: Kind
     parameters: tuple[Parameter, ...]
-    given: tuple[str, ...]  # of its parameters, those that the framework fills
-    needs: tuple[tuple[str, int], ...]  # those that earlier steps make, and the numbers of these
+    given: tuple[str, ...]  # parameters that the framework fills
+    needs: tuple[tuple[str, int], ...]  # parameters that earlier steps make, with the numbers of these
 
     def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
-        """The keyword arguments from the captures, the frame and the defaults."""
+        """The keyword arguments from the captures, the frame and the defaults; adds to ``errors``."""
         captures, body, bound = frame.call.captures, frame.body, dict[str, Any]()
         for name, validate, plain, default in self.parameters:
             values = captures if name in captures else body
@@ -86,14 +94,16 @@ class Step:
                 if validate is not None and type(bound[name]) is not plain:
                     fill(bound, name, bound[name], validate, errors)
             elif default is not EMPTY:
-                bound[name] = fresh(default)
+                bound[name] = copy_default(default)
             else:
-                errors.append(missing(name))
+                errors.append(missing_error(name))
         return bound
 
     async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
-        """The value. A generator's clean-up is put on the stack. ``finishes``: what is bound may be cleaned up once the
-        action is done, so that a thread has to have ended by then."""
+        """Makes the value. A generator's clean-up is pushed on the stack.
+
+        ``finishes``: whether the arguments may be cleaned up after the action, so that a thread must end before that.
+        """
         if self.kind == "coroutine":
             return await self.function(**bound)
         if self.kind == "function":
@@ -107,44 +117,44 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelStep:
-    """A pydantic model as a dependency: validated as a whole, so that all that it says of its fields counts."""
+    """A pydantic model as a dependency. It is validated as a whole, so that all settings of its fields apply."""
 
-    keys: tuple[str, ...]  # of the frame and the captures, by its fields' names and aliases
+    keys: tuple[str, ...]  # the names and aliases of its fields, looked up in the captures and the frame
     validate: Callable[[Any], Any]
     given: tuple[str, ...] = ()
     needs: tuple[tuple[str, int], ...] = ()
     kind: Literal["model"] = "model"
 
     def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
-        """The model as ``made``."""
+        """The model as ``model``."""
         captures, body = frame.call.captures, frame.body
         values = {
             key: captures[key] if key in captures else body[key] for key in self.keys if key in captures or key in body
         }
         try:
-            return {"made": self.validate(values)}
+            return {"model": self.validate(values)}
         except ValidationError as exc:
             errors += validation_items(exc)
             return {}
 
     async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
         """The model."""
-        return bound["made"]
+        return bound["model"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dependencies:
-    """All that an action's dependencies take, in the order in which they run."""
+    """The dependencies of an action, in the order in which they run."""
 
     where: str
-    roots: tuple[tuple[str, Depends], ...]  # the action's parameters
+    roots: tuple[tuple[str, Depends], ...]  # the marked parameters of the action
     steps: tuple[Step | ModelStep, ...]
-    numbers: tuple[int, ...]  # of the steps that make the roots
-    inputs: tuple[Input, ...]  # that clients send
-    finishes: bool  # whether some have to be finished: threads that may use them are waited for
+    numbers: tuple[int, ...]  # the numbers of the steps that make the roots
+    inputs: tuple[Input, ...]  # what clients send for them
+    finishes: bool  # whether any is a generator, so that threads which may use its value must end before its clean-up
 
     def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The arguments of the steps from the route and the frame; adds an error for each that is missing or wrong."""
+        """The arguments of the steps from the route and the frame; adds an error for each missing or invalid one."""
         return [step.bind_frame(frame, errors) for step in self.steps]
 
     async def resolve(
@@ -155,15 +165,15 @@ class Dependencies:
         stack: AsyncExitStack,
         threads: Threads,
     ) -> dict[str, Any]:
-        """Runs the steps and returns their values for the action, by parameter. The stack cleans them up."""
-        made: list[Any] = []
+        """Runs the steps and returns the values for the action by parameter. The stack cleans them up."""
+        values: list[Any] = []
         for step, keywords in zip(self.steps, bound, strict=True):
             for name in step.given:
                 keywords[name] = getattr(frame, name) if name in PROTOCOL_KEYS else GIVEN[name](handler)
             for name, number in step.needs:
-                keywords[name] = made[number]
-            made.append(await step.run(keywords, stack, threads, self.finishes))
-        return {name: made[number] for (name, _), number in zip(self.roots, self.numbers, strict=True)}
+                keywords[name] = values[number]
+            values.append(await step.run(keywords, stack, threads, self.finishes))
+        return {name: values[number] for (name, _), number in zip(self.roots, self.numbers, strict=True)}
 
 
 GIVEN: Mapping[str, Callable[[Any], Any]] = {
@@ -174,11 +184,11 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 
 
 async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]) -> Any:
-    async def leave(*error: Any) -> bool:
-        if error[0] is not None:
+    async def leave(*exc_info: Any) -> bool:
+        if exc_info[0] is not None:
             await drop_failed()
-        await manager.__aexit__(*error)
-        return False  # an error stays one, whatever the generator made of it
+        await manager.__aexit__(*exc_info)
+        return False  # the error of the action stays, even if the generator suppressed it
 
     value = await manager.__aenter__()
     stack.push_async_exit(leave)
@@ -186,7 +196,7 @@ async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any
 
 
 def name_of(function: Any) -> str:
-    """The name of a dependency in errors."""
+    """The name of a dependency in error messages."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None)

@@ -1,4 +1,4 @@
-"""Parameters of functions: read once from a signature, and filled by name with validated values."""
+"""Parameters of functions: read once from the signature, then filled by name with validated values."""
 
 import copy
 import inspect
@@ -13,59 +13,59 @@ from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.serializers._models import json_validator
 
 EMPTY = inspect.Parameter.empty
-PROTOCOL_KEYS = ("action", "route", "request_id")  # parameters of these names mean the protocol's own
+PROTOCOL_KEYS = ("action", "route", "request_id")  # parameters with these names get the frame's attributes
 
-# One parameter of a function: its name; what validates it, None without an annotation; the type of which a value needs
-# no validation; its default, `EMPTY` where it is required. A bare tuple: `bind` unpacks them.
+# A parameter: its name; its validator (None without an annotation); the type whose values need no validation; and its
+# default (`EMPTY` if it is required). It is a plain tuple, because unpacking that for each frame is fast.
 Parameter: TypeAlias = tuple[str, Callable[[Any], Any] | None, type | None, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A parameter as clients see it: the key of the frame, unless the route captures that; what it may be."""
+    """A parameter as clients see it: a key of the frame, unless the route captures that name."""
 
     name: str
     annotation: Any = Any
-    default: Any = EMPTY  # also where it has one that is made anew each time
+    default: Any = EMPTY  # also for a default that is created for each call
     required: bool = True
 
 
 def fill(
     bound: dict[str, Any], name: str, value: Any, validate: Callable[[Any], Any], errors: list[dict[str, Any]]
 ) -> None:
-    """Fills a parameter with the validated value, or adds to the errors."""
+    """Fills a parameter with the validated value, or adds to ``errors``."""
     try:
         bound[name] = validate(value)
     except ValidationError as exc:
         errors += validation_items(exc, name)
 
 
-def fresh(default: Any) -> Any:
+def copy_default(default: Any) -> Any:
     """A parameter's default for one call: a copy if its type is mutable."""
     return copy.deepcopy(default) if type(default).__hash__ is None else default
 
 
-def missing(name: str) -> dict[str, Any]:
+def missing_error(name: str) -> dict[str, Any]:
     """The item of ``errors`` for a parameter that the frame does not have."""
     return {"type": "missing", "msg": "Field required", "loc": [name]}
 
 
 def read_hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """A function's annotations by name. Raises `ImproperlyConfigured` for those that cannot be evaluated."""
+    """The annotations of a function by name. Raises `ImproperlyConfigured` if one cannot be evaluated."""
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception as exc:  # annotations may be any expression, so they may raise anything
         raise ImproperlyConfigured(
             f"the annotations of {where} cannot be read ({type(exc).__name__}: {exc}); they are evaluated when the "
-            "class is made: define the names at module level, before the class"
+            "class is created, so define their names at module level, before the class"
         ) from exc
 
 
 def read_parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> tuple[Parameter, Input]:
-    """One parameter, and how clients see it. Raises `ImproperlyConfigured` for a declaration without effect."""
+    """A parameter, and how clients see it. Raises `ImproperlyConfigured` for a declaration that has no effect."""
     name, default = parameter.name, parameter.default
     annotation = hints.get(name, EMPTY)
-    from pydantic.fields import FieldInfo  # takes 12 ms, which a mere import of this module does not pay
+    from pydantic.fields import FieldInfo  # here, because importing it takes 12 ms
 
     if annotation is EMPTY or annotation is Any:
         return (name, None, None, default), Input(name, Any, default, default is EMPTY)
@@ -77,8 +77,8 @@ def read_parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str,
     for field in getattr(annotation, "__metadata__", ()):
         if isinstance(field, FieldInfo) and (field.alias or field.validation_alias or not field.is_required()):
             raise ImproperlyConfigured(
-                f"{where}: the Field() of {name} sets a default or an alias, which would not count; write "
-                "the default behind =, and name the parameter as clients do"
+                f"{where}: the Field() of {name} sets a default or an alias, which has no effect; write the default "
+                "after =, and give the parameter the name that clients use"
             )
     validate = built(where, f"parameter {name}", json_validator, annotation)
     plain = annotation if annotation in (str, int, bool) else None
@@ -86,7 +86,7 @@ def read_parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str,
 
 
 def built(where: str, what: str, build: Callable[[Any], Any], annotation: Any) -> Any:
-    """Builds something of pydantic for an annotation. Raises `ImproperlyConfigured` if pydantic cannot."""
+    """Builds a validator or encoder for an annotation. Raises `ImproperlyConfigured` if pydantic cannot."""
     try:
         return build(annotation)
     except PydanticUserError as exc:

@@ -1,4 +1,4 @@
-"""Reads the functions that `Depends` marks, their parameters and their own dependencies."""
+"""Reads the functions in `Depends`: their parameters and their own dependencies."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from wsaction.serializers._core_schema import ReadOnly, marked_names
 from wsaction.serializers._models import json_validator
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo  # whoever has a model has loaded it
+    from pydantic.fields import FieldInfo  # not imported at run time, as it is slow and only models need it
 
 __all__ = ("Overrides", "depends_of", "read_dependencies")
 
@@ -27,7 +27,7 @@ Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # by the
 def read_dependencies(
     where: str, roots: tuple[tuple[str, Depends], ...], overrides: Overrides | None = None
 ) -> Dependencies:
-    """What the `Depends` of an action's parameters take. Raises `ImproperlyConfigured` for what cannot be filled."""
+    """Compiles the `Depends` of an action. Raises `ImproperlyConfigured` for a parameter that cannot be filled."""
     reader = _Reader(overrides or {})
     numbers = tuple(reader.number(where, depends, ()) for _, depends in roots)
     finishes = any("generator" in step.kind for step in reader.steps)
@@ -35,17 +35,17 @@ def read_dependencies(
 
 
 def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Depends | None:
-    """The `Depends` of a parameter, with its function; None where it has none.
+    """The `Depends` of a parameter, with its function; None if it has none.
 
-    Raises `ImproperlyConfigured` for one where it would not count: the parameter would be the client's to fill.
+    Raises `ImproperlyConfigured` for a `Depends` in a place where it has no effect: clients could set the parameter.
     """
     name, default = parameter.name, parameter.default
     if _is_mark(default):
-        made = default.fn if isinstance(default, Depends) else getattr(default, "dependency", None)  # FastAPI's
-        mark = f"Depends({'' if made is None else name_of(made)})"
+        fn = default.fn if isinstance(default, Depends) else getattr(default, "dependency", None)  # FastAPI's
+        mark = f"Depends({'' if fn is None else name_of(fn)})"
         raise ImproperlyConfigured(
-            f"{where}: {name} has a Depends for its default; write {name}: Annotated[..., {mark}], without one, with "
-            "Depends from wsaction.dependencies"
+            f"{where}: {name} has a Depends as its default; write {name}: Annotated[..., {mark}] without a default, "
+            "with Depends from wsaction.dependencies"
         )
     annotation = getattr(annotation, "__value__", annotation)  # of `type Session = Annotated[...]`
     marks = list(_marks(annotation, set()))
@@ -55,8 +55,8 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
     mark = marks[0]
     if mark is Depends:
         raise ImproperlyConfigured(
-            f"{where}: {name} is annotated with Depends itself, which marks nothing; write Depends(fn), with the "
-            "function that makes it, or Depends() for the class that is annotated"
+            f"{where}: {name} is annotated with Depends itself, which has no effect; write Depends(fn) with the "
+            "function that makes it, or Depends() for the annotated class"
         )
     if not isinstance(mark, Depends):
         raise ImproperlyConfigured(
@@ -65,71 +65,69 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
         )
     if len(marks) > 1 or mark not in getattr(annotation, "__metadata__", ()):
         raise ImproperlyConfigured(
-            f"{where}: {name} is annotated {annotation!r}; Depends stands there once, in the outermost Annotated, "
-            f"as in {name}: Annotated[..., {mark!r}]"
+            f"{where}: {name} is annotated {annotation!r}; write Depends once, in the outermost Annotated, as in "
+            f"{name}: Annotated[..., {mark!r}]"
         )
     if default is not EMPTY:
-        raise ImproperlyConfigured(
-            f"{where}: {name} has a default, which would not count beside {mark!r}; leave it out"
-        )
+        raise ImproperlyConfigured(f"{where}: {name} has a default, which has no effect beside {mark!r}; leave it out")
     if mark.fn is not None:
         return mark
-    made = typing.get_args(annotation)[0]
-    if not inspect.isclass(made) or made is Any:
+    cls = typing.get_args(annotation)[0]
+    if not inspect.isclass(cls) or cls is Any:
         raise ImproperlyConfigured(
-            f"{where}: Depends() of {name} makes the class that is annotated, but {made!r} is none; write "
-            "Depends(fn) with the function that makes it"
+            f"{where}: Depends() of {name} expected a class as the annotation, got {cls!r}; write Depends(fn) with the "
+            "function that makes it"
         )
-    return Depends(made, use_cache=mark.use_cache)
+    return Depends(cls, use_cache=mark.use_cache)
 
 
 def _refuse_function(where: str, name: str, annotation: Any) -> None:
-    """Raises for a function that annotates a parameter as if that alone had it called."""
+    """Raises for a function in an ``Annotated`` without `Depends`, which nothing would call."""
     for mark in getattr(annotation, "__metadata__", ()):
         if inspect.isroutine(mark) or isinstance(mark, functools.partial):
             raise ImproperlyConfigured(
-                f"{where}: {name} is annotated with {name_of(mark)} itself, which nothing calls, so that {name} is "
-                f"whatever the client sends; write Depends({name_of(mark)})"
+                f"{where}: {name} is annotated with {name_of(mark)} itself, which nothing calls, so clients could send "
+                f"any {name}; write Depends({name_of(mark)})"
             )
 
 
 def _is_mark(part: Any) -> bool:
-    """Whether it is a `Depends`; the class itself and FastAPI's count too, since they are easily taken for one."""
+    """Whether it is a `Depends`, or one of the common mistakes for it: the class itself, or FastAPI's."""
     if part is Depends or isinstance(part, Depends):
         return True
     return type(part).__name__ in ("Depends", "Security") and hasattr(part, "dependency")
 
 
 def _marks(part: Any, seen: set[int]) -> Iterator[Any]:
-    """Every mark in an annotation, however deep."""
+    """Every mark in an annotation, at any depth."""
     if id(part) in seen:  # `type Json = dict[str, Json]`
         return
     seen.add(id(part))
     if _is_mark(part):
         yield part
     named = (getattr(part, "__value__", None), getattr(part, "__supertype__", None))  # a NewType's
-    inner = part if isinstance(part, list) else (*typing.get_args(part), *named)
-    for nested in inner:
+    nested_parts = part if isinstance(part, list) else (*typing.get_args(part), *named)
+    for nested in nested_parts:
         yield from _marks(nested, seen)
 
 
 class _Reader:
-    """Reads dependencies into steps, those that others need first."""
+    """Reads dependencies into steps; a step comes after those that it needs."""
 
     def __init__(self, overrides: Overrides) -> None:
         self.steps: list[Step | ModelStep] = []
         self.inputs: list[Input] = []
         self._overrides = overrides
-        self._known: dict[Any, int] = {}  # the step of a function that runs once
+        self._known: dict[Any, int] = {}  # the step of each function that runs once
 
     def number(self, where: str, depends: Depends, above: tuple[Any, ...]) -> int:
-        """The number of the step that makes a value."""
+        """The number of the step that makes the value of a `Depends`; adds the step if it is new."""
         function: Any = self._overrides.get(_key(depends.fn), depends.fn)
         if depends.use_cache and _key(function) in self._known:
             return self._known[_key(function)]
         where = f"{where} → {name_of(function)}"
         if any(outer is function for outer in above):
-            raise ImproperlyConfigured(f"{where} depends on itself; take one of them out of the circle")
+            raise ImproperlyConfigured(f"{where} depends on itself; remove one of these dependencies")
         self.steps.append(self._step(where, function, (*above, function)))
         number = len(self.steps) - 1
         if depends.use_cache:
@@ -156,20 +154,17 @@ class _Reader:
 
     def _model(self, where: str, model: Any) -> ModelStep:
         keys: dict[str, None] = {}
-        hides = marked_names(model, ReadOnly) if issubclass(model, BaseModel) else ()
-        for name, model_field in _fields(model).items():
-            if name in hides:
+        is_base_model = issubclass(model, BaseModel)
+        read_only = marked_names(model, ReadOnly) if is_base_model else ()
+        fields: Mapping[str, FieldInfo] = model.model_fields if is_base_model else model.__pydantic_fields__
+        for name, model_field in fields.items():
+            if name in read_only:
                 continue
             aliases = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
             keys |= dict.fromkeys(aliases)
             default = EMPTY if model_field.default is PydanticUndefined else model_field.default
             self.inputs.append(Input(aliases[0], model_field.rebuild_annotation(), default, model_field.is_required()))
         return ModelStep(tuple(keys), built(where, "it", json_validator, model))
-
-
-def _fields(model: Any) -> "Mapping[str, FieldInfo]":
-    fields: Mapping[str, FieldInfo] = model.model_fields if issubclass(model, BaseModel) else model.__pydantic_fields__
-    return fields
 
 
 def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
@@ -192,15 +187,15 @@ def _callable(function: Any, kind: Kind) -> Callable[..., Any]:
 def _kind(where: str, function: Any) -> Kind:
     if inspect.isclass(function):
         if inspect.isabstract(function):
-            raise ImproperlyConfigured(f"{where} is an abstract class; depend on one that can be made")
+            raise ImproperlyConfigured(f"{where} is an abstract class; depend on a concrete subclass")
         return "class"
     called = _called(function)
     if getattr(called, "__globals__", None) is vars(contextlib):
         raise ImproperlyConfigured(
-            f"{where} is made a context manager by its decorator, but one that yields is entered and left as it is; "
-            "leave out @contextmanager and @asynccontextmanager"
+            f"{where}: expected a generator function, got a context manager; leave out @contextmanager and "
+            "@asynccontextmanager"
         )
-    for candidate in (called, inspect.unwrap(called)):  # a decorator's plain function returns what the wrapped one does
+    for candidate in (called, inspect.unwrap(called)):  # a decorator's sync function returns what the wrapped one does
         if inspect.iscoroutinefunction(candidate):
             return "coroutine"
         if inspect.isasyncgenfunction(candidate):
@@ -211,36 +206,38 @@ def _kind(where: str, function: Any) -> Kind:
 
 
 def _called(function: Any) -> Any:
-    """The function that a call runs: of a partial, the one that it wraps; of an object, its ``__call__``."""
+    """The function that a call runs: the wrapped one of a partial, the ``__call__`` of another object."""
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) else function.__call__
 
 
 def _signature(where: str, function: Any, kind: Kind) -> tuple[list[inspect.Parameter], dict[str, Any]]:
-    """The parameters that have to be filled, and their annotations."""
+    """The parameters to fill, and their annotations."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError) as exc:
         raise ImproperlyConfigured(
-            f"{where} does not tell its parameters ({exc}); wrap it in a function that names them"
+            f"{where} has no readable signature ({exc}); wrap it in a function that names the parameters"
         ) from exc
     if isinstance(function, functools.partial):
-        parameters = [p for p in parameters if p.name not in function.keywords]  # those that the partial sets stay set
+        parameters = [p for p in parameters if p.name not in function.keywords]  # the partial has set them
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ImproperlyConfigured(
-                f"{where}: {parameter} cannot be filled by name; give it parameters with names of their own, without /"
+                f"{where}: {parameter} cannot be filled by name; declare each parameter by name, without *, ** and /"
             )
     called = _called(function)
     if kind == "class":
         called = function.__init__ if function.__init__ is not object.__init__ else function.__new__
-    annotations = {p.name: p.annotation for p in parameters if p.annotation is not EMPTY}  # by a `__signature__` too
+    annotations = {
+        p.name: p.annotation for p in parameters if p.annotation is not EMPTY
+    }  # a `__signature__` may have annotations too
     return parameters, annotations | read_hints(where, called)
 
 
 def _key(function: Any) -> Any:
-    """The key of a function: itself, or its id if it cannot be hashed."""
+    """A hashable key for a function: itself, or its id if it is not hashable."""
     try:
         hash(function)
     except TypeError:

@@ -1,17 +1,17 @@
-"""Who is at the other end of a connection, how that is found out, and until when it holds.
+"""Authentication classes: who the user of a connection is, and until when.
 
-``authentication_classes`` are asked in their order, at the handshake (``authenticate``) and for each ``$auth`` frame
-(``authenticate_data``). The first `Credential` counts: its user becomes ``scope["user"]``, its ``auth``
-``scope["auth"]``. Where no class claims the handshake, what a middleware left there is kept. An offered credential that
-nobody takes is refused, never treated as anonymous.
+The app asks its ``authentication_classes`` in order: ``authenticate`` at the handshake, ``authenticate_data`` for each
+``$auth`` frame. The first `Credential` counts: its user becomes ``scope["user"]``, its ``auth`` ``scope["auth"]``. If
+no class returns one at the handshake, the scope keeps the user that a middleware has set. If no class accepts a bearer
+token or the data of ``$auth``, it is refused; the client is never treated as anonymous then.
 
 >>> class Tokens(BearerAuthentication):
 ...     async def verify(self, token: str) -> Credential | None:
-...         row = await find_token(token)  # all that decides whether it is genuine comes first
+...         row = await find_token(token)  # check that the token is genuine before anything else
 ...         return None if row is None else Credential(row.user, expires_at=row.expires_at)
 
-No secret is told or logged. Bearer tokens are taken out of the scope once the handshake is decided, and what a class
-raises loses every trace of them before anyone sees it (`wsaction.authentication._redaction`).
+No secret is sent or logged. Bearer tokens are removed from the scope after authentication, and errors that a class
+raises are redacted (`wsaction.authentication._redaction`).
 """
 
 import inspect
@@ -39,16 +39,22 @@ __all__ = (
 
 Scope = MutableMapping[str, Any]
 
-BEARER = "bearer."  # before the token, in a sub-protocol
-_VISIBLE = r"[\x21-\x7e]{1,8192}"  # visible ASCII
+BEARER = "bearer."  # the prefix of a token in a sub-protocol
+_VISIBLE_ASCII = r"[\x21-\x7e]{1,8192}"
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user, until when that holds (unix seconds; None: as long as the connection), and what ``scope["auth"]`` shall
-    be, claims for example; ``auth`` is not in its repr.
+    """A verified user: what an authentication class returns.
 
-    Raises ``ValueError`` for no user or an anonymous one, ``TypeError`` for an ``expires_at`` that is no number.
+    :param user: The user, who becomes ``scope["user"]``.
+    :param expires_at: When the credential expires, in unix seconds. The connection then closes with 4401, unless the
+        client has sent a new credential with ``$auth``. None: as long as the connection is open.
+    :param auth: The value of ``scope["auth"]``, such as the claims of a token. It is not in the repr.
+    :raises ValueError: if the user is None or anonymous.
+    :raises TypeError: if ``expires_at`` is not a number.
+
+    >>> Credential(user, expires_at=claims["exp"], auth=claims)
     """
 
     user: Any
@@ -57,26 +63,31 @@ class Credential:
 
     def __post_init__(self) -> None:
         if not is_somebody(self.user):
-            raise ValueError("a Credential is for a user who is somebody; return None where there is nobody")
-        at: Any = self.expires_at
-        if at is not None and (isinstance(at, bool) or not isinstance(at, (int, float)) or math.isnan(at)):
+            raise ValueError(
+                "Credential.user: expected an authenticated user, got an anonymous one or None; return None instead of "
+                "the Credential"
+            )
+        value: Any = self.expires_at
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
             raise TypeError(
-                f"Credential.expires_at: expected unix seconds or None, got {type(at).__name__}; "
-                "of a datetime, take .timestamp()"
+                f"Credential.expires_at: expected unix seconds or None, got {type(value).__name__}; "
+                "use .timestamp() of a datetime"
             )
 
 
 class BaseAuthentication:
-    """One way to find out who somebody is. One instance serves all connections: keep nothing of them on it.
+    """The base class of authentication. Define `authenticate`, `authenticate_data` or both.
 
-    Both methods return None for "nothing of mine came; ask the next", and raise `NotAuthenticated` for "it is mine, and
-    it is bad", which is final. Verify first; believe what a credential claims after. Anything else that they raise is
-    a bug: 500, logged without the credential.
+    Both methods return None if the client sent no credential of this kind; then the next class is asked. They raise
+    `NotAuthenticated` if the credential is bad, which refuses the client. Verify a credential before you use what it
+    claims. Any other exception becomes a 500, and is logged without the credential. One instance serves all
+    connections, so keep no state of a connection on it.
 
-    ``first_frame = True``: who has not authenticated at the handshake has to, by ``$auth`` within ``auth_timeout``,
-    before anything else. ``secret_headers``: headers (lower case) that are taken out of the scope after the handshake.
-    ``security_scheme``: what it is in the AsyncAPI document, a Security Scheme Object; without one, an ``apiKey`` where
-    it takes ``$auth`` data, and else nothing is told of it.
+    * ``first_frame``: whether a client that is not authenticated after the handshake must send ``$auth`` within
+      ``auth_timeout`` seconds, before any other frame.
+    * ``secret_headers``: names of headers, in lower case, that are removed from the scope after the handshake.
+    * ``security_scheme``: the Security Scheme Object of this class in the AsyncAPI document. By default it is an
+      ``apiKey`` for a class that takes ``$auth`` data; other classes are not in the document.
     """
 
     first_frame: ClassVar[bool] = False
@@ -88,31 +99,34 @@ class BaseAuthentication:
         refuse_misspelt(cls)
 
     async def authenticate(self, scope: Scope) -> Credential | None:
-        """Who opens the connection with this ASGI scope."""
+        """The credential in the handshake, which has this ASGI scope; None if there is none of this kind."""
         return None
 
     async def authenticate_data(self, data: Any) -> Credential | None:
-        """Who sent ``{"action": "$auth", "data": data}``."""
+        """The credential in the frame ``{"action": "$auth", "data": data}``; None if there is none of this kind."""
         return None
 
 
 class FirstFrameAuthentication(BaseAuthentication):
-    """The first frame has to authenticate where the handshake did not.
+    """Requires a client that did not authenticate in the handshake to do so in its first frame.
 
-    Put beside a class that takes ``$auth`` data, or subclassed with ``authenticate_data``:
-    ``authentication_classes=[Tokens, FirstFrameAuthentication]``.
+    List it next to a class that takes ``$auth`` data, or subclass it and define ``authenticate_data``.
+
+    >>> WSAction(routes, authentication_classes=[Tokens, FirstFrameAuthentication])
     """
 
     first_frame: ClassVar[bool] = True
 
 
 class BearerAuthentication(BaseAuthentication, ABC):
-    """A bearer token: from the sub-protocol ``bearer.<token>``, from ``Authorization: Bearer <token>``, or from
-    ``$auth``, whose data is the token or ``{"token": ...}``.
+    """Bearer tokens, such as JSON Web Tokens. Subclass it and define `verify`.
 
-    A browser offers ``["wsaction.v1", "bearer." + token]``; only ``wsaction.v1`` is ever answered. More than one token
-    in a handshake is refused, whatever they say, and so is one that is not 1 to 8192 visible ASCII characters. Other
-    authorization schemes are left to others.
+    The token comes in the sub-protocol ``bearer.<token>``, in the header ``Authorization: Bearer <token>``, or in the
+    data of ``$auth``, as the token itself or as ``{"token": ...}``. A browser offers ``["wsaction.v1", "bearer." +
+    token]``; the server answers ``wsaction.v1`` alone.
+
+    A handshake with more than one token is refused, as is a token that is not 1 to 8192 visible ASCII characters.
+    Other authorization schemes are ignored.
     """
 
     secret_headers: ClassVar[Sequence[str]] = ("authorization",)
@@ -125,13 +139,15 @@ class BearerAuthentication(BaseAuthentication, ABC):
 
     @abstractmethod
     def verify(self, token: str) -> Credential | Awaitable[Credential | None] | None:
-        """Whose token it is; None where it is not one of these. Sync ones run on the event loop: they must not
-        wait."""
+        """The credential of a token; None if the token is not one of this class. It may be sync or async.
+
+        A sync method runs on the event loop, so it must not block.
+        """
 
     async def authenticate(self, scope: Scope) -> Credential | None:
         offered = bearer_tokens(scope)
         if len(offered) > 1:
-            raise NotAuthenticated("Several bearer tokens came; send one, as a sub-protocol or as a header.")
+            raise NotAuthenticated("The handshake has several bearer tokens; send one, as a sub-protocol or a header.")
         return await self._verified(offered[0]) if offered else None
 
     async def authenticate_data(self, data: Any) -> Credential | None:
@@ -140,17 +156,17 @@ class BearerAuthentication(BaseAuthentication, ABC):
         return await self._verified(data) if isinstance(data, str) else None
 
     async def _verified(self, token: Any) -> Credential | None:
-        if not isinstance(token, str) or not re.fullmatch(_VISIBLE, token):
+        if not isinstance(token, str) or not re.fullmatch(_VISIBLE_ASCII, token):
             raise NotAuthenticated("The bearer token is malformed.")
-        found: Credential | None = await _result(self.verify(token))
-        return found
+        credential: Credential | None = await _await_if_needed(self.verify(token))
+        return credential
 
 
 class SessionAuthentication(BaseAuthentication, ABC):
-    """The session of Starlette's ``SessionMiddleware``, which has to be around the app.
+    """The session cookie of Starlette's ``SessionMiddleware``, which must wrap the app. Define `get_user`.
 
-    A browser sends the cookie whichever page opens the socket: keep the Origin check. Where ``SessionMiddleware`` calls
-    its cookie otherwise than ``session``, say so in ``security_scheme``.
+    Keep the Origin check: a browser sends the cookie no matter which page opens the socket. If the cookie of the
+    middleware is not named ``session``, set its name in ``security_scheme``.
     """
 
     security_scheme: ClassVar[Mapping[str, Any]] = {
@@ -162,15 +178,17 @@ class SessionAuthentication(BaseAuthentication, ABC):
 
     @abstractmethod
     def get_user(self, session: dict[str, Any]) -> Any:
-        """Whose session it is: a user, or a `Credential` where it expires; None for nobody. Sync or async. Not asked
-        for an empty session."""
+        """The user of a session, or a `Credential` if that expires; None for an anonymous session. Sync or async.
+
+        It is not called for an empty session.
+        """
 
     async def authenticate(self, scope: Scope) -> Credential | None:
         if "session" not in scope:
             raise ImproperlyConfigured(
                 f"{type(self).__name__}: expected a session in the scope; put SessionMiddleware around the app"
             )
-        found = await _result(self.get_user(scope["session"])) if scope["session"] else None
+        found = await _await_if_needed(self.get_user(scope["session"])) if scope["session"] else None
         if isinstance(found, Credential):
             return found
         return Credential(found) if is_somebody(found) else None
@@ -182,7 +200,7 @@ def is_bearer(subprotocol: str) -> bool:
 
 
 def bearer_tokens(scope: Scope) -> list[str]:
-    """The bearer tokens of a handshake, as they came."""
+    """The bearer tokens of a handshake, unverified."""
     offered = [name[len(BEARER) :] for name in scope.get("subprotocols") or () if is_bearer(name)]
     for name, value in scope.get("headers", ()):
         scheme, *rest = value.decode("latin-1").split(None, 1) or ("",)
@@ -191,5 +209,5 @@ def bearer_tokens(scope: Scope) -> list[str]:
     return offered
 
 
-async def _result(value: Any) -> Any:
+async def _await_if_needed(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value

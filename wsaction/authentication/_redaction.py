@@ -1,4 +1,4 @@
-"""Takes secrets out of errors and logs."""
+"""Removes secrets from errors and logs."""
 
 import traceback
 from collections.abc import Collection, Iterator
@@ -9,10 +9,10 @@ from wsaction.exceptions import APIError, from_starlette
 
 __all__ = ("RedactedError", "redact", "texts", "without_secrets")
 
-SHORTEST = 4  # characters; what is shorter is no secret
-TRACE = 8  # so many characters in a row are a trace of a secret
+SHORTEST = 4  # characters; a shorter text does not count as a secret
+TRACE = 8  # characters in a row that count as a trace of a secret
 _MAX_TEXT = 16_384  # characters of a traceback
-_FEW = 256  # runs of characters that are looked for one by one
+_FEW_RUNS = 256  # up to so many runs of characters are looked for one by one
 
 
 class RedactedError(Exception):
@@ -22,7 +22,7 @@ class RedactedError(Exception):
 def redact(text: str, secrets: Collection[str]) -> str:
     """The text with "[redacted]" for 8 characters in a row that it shares with a secret, or a whole shorter one.
 
-    So a token that was cut, quoted or put into a URL is found too. Texts of less than 4 characters are no secrets.
+    This also finds a token that was cut, quoted or put into a URL. Texts of less than 4 characters are not redacted.
 
     >>> redact("no such token: 'eyJhbGciOi...", ["eyJhbGciOiJIUzI1NiJ9"])
     "no such token: '[redacted]..."
@@ -38,10 +38,10 @@ def redact(text: str, secrets: Collection[str]) -> str:
 
 
 def _traces(text: str, secrets: Collection[str]) -> set[str]:
-    """The parts of the secrets that may be in the text. A client may send a secret of 64 KiB: this has to be cheap."""
+    """The parts of the secrets that may be in the text. It must be cheap, because a secret may have 64 KiB."""
     long = [secret for secret in secrets if len(secret) >= TRACE]
     runs = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
-    if len(runs) <= _FEW:  # an error's message: it is looked for in all secrets at once
+    if len(runs) <= _FEW_RUNS:  # an error's message: search for its runs in all secrets at once
         joined = "\n".join(long)
         found = {run for run in runs if run in joined and ("\n" not in run or any(run in secret for secret in long))}
     else:  # a traceback
@@ -51,7 +51,7 @@ def _traces(text: str, secrets: Collection[str]) -> set[str]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every leaf of nested dicts, lists and tuples as text, keys left out."""
+    """Every leaf of nested dicts, lists and tuples as text, without the keys."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -62,10 +62,11 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def without_secrets(exc: BaseException, secrets: Collection[str], where: str) -> Exception:
-    """The exception to raise instead of ``exc``, outside of the block that caught it; it holds no trace of a secret.
+    """The exception to raise instead of ``exc``, without any trace of a secret.
 
-    An `APIError` stays itself, without its cause. If it contains a secret, it keeps its status and type, loses its
-    ``ctx`` and ``loc``, and its message is redacted. Any other exception becomes a `RedactedError`.
+    Raise it outside of the ``except`` block, else ``exc`` becomes its context. An `APIError` is returned itself,
+    without its cause. If it contains a secret, its message is redacted and its ``ctx`` and ``loc`` are dropped. Any
+    other exception becomes a `RedactedError`.
     """
     exc = from_starlette(exc) or exc
     try:
@@ -74,7 +75,7 @@ def without_secrets(exc: BaseException, secrets: Collection[str], where: str) ->
             return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
         if any(redact(text, secrets) != text for text in {str(exc), *texts(exc.errors)}):
             return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
-    except Exception as bad:  # an attribute of the error raised, perhaps with a secret
-        return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(bad).__name__}")
+    except Exception as failure:  # the error's own attributes may raise, and that may contain a secret
+        return RedactedError(f"{where} raised {type(exc).__name__}, which raised {type(failure).__name__} when read")
     exc.__cause__ = exc.__context__ = None
     return exc.with_traceback(None)

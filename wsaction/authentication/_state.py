@@ -1,8 +1,8 @@
-"""Whether a connection may act: the authentication classes of an app, and their state on one connection.
+"""The authentication of an app (`Authenticator`) and of one connection (`AuthenticationState`).
 
-An `Authenticator` is compiled once for an app. Its `open` decides a handshake and makes the connection's
-`AuthenticationState`, which is asked before every frame (`gate`), answers ``$auth`` (`present`), and knows when the
-connection has to be closed (`deadline`, `overdue`).
+`Authenticator.open` authenticates a handshake and returns the connection's `AuthenticationState`. That decides whether
+a frame may run (`gate`), answers ``$auth`` (`present`), and knows when the connection must close (`deadline`,
+`overdue`).
 """
 
 import asyncio
@@ -41,10 +41,10 @@ logger = logging.getLogger("wsaction")
 
 
 class Authenticator:
-    """The authentication of an app, compiled once; `open` makes the `AuthenticationState` of a connection.
+    """The authentication classes of an app, read once.
 
-    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` gives the id of a user, ``clock`` unix
-    seconds. Raises `ImproperlyConfigured`.
+    ``classes`` are subclasses or instances of `BaseAuthentication`. ``user_id`` returns the id of a user, ``clock`` the
+    time in unix seconds. Raises `ImproperlyConfigured` for anything else in ``classes``.
     """
 
     def __init__(
@@ -54,33 +54,32 @@ class Authenticator:
         user_id: Callable[[Any], Any] = user_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        declared: Any = classes
-        if isinstance(declared, str) or not isinstance(declared, Iterable):
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
             raise ImproperlyConfigured(
-                f"authentication_classes: expected a list, as in [TokenAuthentication], got {declared!r}"
+                f"authentication_classes: expected a list, as in [TokenAuthentication], got {classes!r}"
             )
         self.classes = tuple(map(_instance, classes))
-        self._of_data = tuple(scheme for scheme in self.classes if _takes_data(scheme))
+        self._data_classes = tuple(scheme for scheme in self.classes if _takes_data(scheme))
         self._bearer = any(isinstance(scheme, BearerAuthentication) for scheme in self.classes)
         self._secret_headers = {name.lower().encode() for scheme in self.classes for name in scheme.secret_headers}
         self.user_id = user_id
         self.clock = clock
         self.first_frame = any(scheme.first_frame for scheme in self.classes)
-        if self.first_frame and not self._of_data:
+        if self.first_frame and not self._data_classes:
             raise ImproperlyConfigured(
-                "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
-                "a BearerAuthentication"
+                "authentication_classes: expected a class that takes $auth, because first_frame requires it, got none; "
+                "define authenticate_data, or add a BearerAuthentication"
             )
 
     @property
     def takes_data(self) -> bool:
         """Whether an ``$auth`` frame may authenticate."""
-        return bool(self._of_data)
+        return bool(self._data_classes)
 
     async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
-        """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
+        """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and removes the secrets.
 
-        Raises `NotAuthenticated` for a bad credential, `Busy` if a class needs more than ``auth_timeout`` seconds.
+        Raises `NotAuthenticated` for a bad credential, and `Busy` after ``auth_timeout`` seconds.
         """
         try:
             state = AuthenticationState(self, scope, auth_timeout)
@@ -98,45 +97,47 @@ class Authenticator:
             self._conceal(scope)
         return state
 
-    async def of_data(self, data: Any, auth_timeout: float) -> Credential:
+    async def verify_data(self, data: Any, auth_timeout: float) -> Credential:
         """The credential of an ``$auth`` frame's data. Raises `NotAuthenticated` if no class accepts it."""
-        if not self._of_data:
-            raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
-        credential = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
+        if not self._data_classes:
+            raise ActionNotAllowed("This app does not take $auth; authenticate in the handshake.")
+        credential = await self._ask(self._data_classes, "authenticate_data", data, texts(data), auth_timeout)
         if isinstance(credential, Credential):
             return credential
         raise credential or NotAuthenticated("The credential was not accepted.")
 
     async def _ask(
-        self, classes: Sequence[BaseAuthentication], method: str, about: Any, secrets: Iterable[str], seconds: float
+        self, classes: Sequence[BaseAuthentication], method: str, argument: Any, secrets: Iterable[str], seconds: float
     ) -> Credential | Exception | None:
-        """The first answer of a class that is not None. An exception is returned: raised here, its context and its
-        traceback would hold secrets."""
+        """The first answer of a class that is not None.
+
+        An exception is returned and not raised: raised here, its context and traceback would hold secrets.
+        """
         where = ""
         try:
-            async with asyncio.timeout(seconds) as bound:
+            async with asyncio.timeout(seconds) as timeout:
                 for scheme in classes:
                     where = f"{type(scheme).__name__}.{method}"
-                    found = await getattr(scheme, method)(about)
-                    if isinstance(found, Credential):
-                        return found
-                    if found is not None:
-                        raise TypeError(f"{where}: expected a Credential or None, got {type(found).__name__}")
+                    answer = await getattr(scheme, method)(argument)
+                    if isinstance(answer, Credential):
+                        return answer
+                    if answer is not None:
+                        raise TypeError(f"{where}: expected a Credential or None, got {type(answer).__name__}")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # a cancellation of a task that the class awaited is a failure like any other
+        except BaseException as exc:  # if a task that the class awaited was cancelled, that is an ordinary failure
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 exc.args = ()
                 exc.__cause__ = exc.__context__ = None
                 raise
-            if isinstance(exc, TimeoutError) and bound.expired():
+            if isinstance(exc, TimeoutError) and timeout.expired():
                 logger.warning("%s took longer than %g s", where, seconds)
                 return Busy("Authentication took too long.", {"limit": "auth_timeout", "value": seconds})
             return without_secrets(exc, set(secrets), where)
         return None
 
     def _secrets(self, scope: Scope) -> Iterator[str]:
-        """The words of the handshake that are secrets, or may be."""
+        """The parts of the handshake that may be secrets."""
         yield from (name.partition(".")[2] for name in scope.get("subprotocols") or () if is_bearer(name))
         names = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
         values = [value for name, value in scope.get("headers", ()) if name.lower() in names]
@@ -146,7 +147,7 @@ class Authenticator:
                     yield from (part, part.partition("=")[2])
 
     def _conceal(self, scope: Scope) -> None:
-        """Takes the secrets out of the scope, as applications may log it."""
+        """Removes the secrets from the scope, because an application may log it."""
         scope["subprotocols"] = [name for name in scope.get("subprotocols") or () if not is_bearer(name)]
         scope["headers"] = [
             (name, _without_bearer(value) if name.lower() == b"sec-websocket-protocol" else value)
@@ -156,9 +157,9 @@ class Authenticator:
 
 
 class AuthenticationState:
-    """Whether a connection may act, as whom, and until when. It has no timer and no task.
+    """Whether a connection is authenticated, as which user, and until when. It has no timer and no task.
 
-    ``deadline``, in unix seconds, is when the connection has to be closed, with `overdue`, unless it authenticates
+    ``deadline``, in unix seconds, is when the connection must close with the code `overdue`, unless it authenticates
     before; None: never.
     """
 
@@ -171,7 +172,7 @@ class AuthenticationState:
         self._clock = authenticator.clock
         self._presenting = False
         self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"))
-        self.credential: Credential | None = None  # None: nobody has authenticated, or a middleware has found the user
+        self.credential: Credential | None = None  # None: anonymous, or a middleware has set the user
         self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
 
     @property
@@ -186,7 +187,7 @@ class AuthenticationState:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until the deadline, negative after it; None: there is none."""
+        """Seconds until the deadline, negative after it; None if there is none."""
         return None if self.deadline is None else self.deadline - self._clock()
 
     @property
@@ -194,13 +195,13 @@ class AuthenticationState:
         """The close code and reason, once the deadline has passed."""
         if (left := self.time_left) is None or left > 0:
             return None
-        expired = "the credential has expired"
-        return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
+        reason = f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else "the credential has expired"
+        return NOT_AUTHENTICATED, reason
 
     def gate(self, action: str | None) -> APIError | None:
-        """The error that refuses a frame, or None. Asked first, for each frame; ``action`` is None if malformed."""
+        """The error that refuses a frame, or None. ``action`` is None for a malformed frame."""
         if self.deadline is None or (self._admitted and self._clock() < self.deadline):
-            return None  # the short way, once a frame
+            return None  # the usual case, first because this runs for each frame
         if (overdue := self.overdue) is not None:
             return NotAuthenticated(f"It is too late: {overdue[1]}.")
         if action == "$auth":
@@ -208,34 +209,34 @@ class AuthenticationState:
         return NotAuthenticated('Authenticate first: {"action": "$auth", "data": ...}.')
 
     async def present(self, data: Any) -> dict[str, Any]:
-        """Answers ``$auth``: authenticates, or refreshes; returns the reply's data, ``{"expires_at": ...}``.
+        """Answers ``$auth``, which authenticates or refreshes. Returns the reply's data, ``{"expires_at": ...}``.
 
-        Raises `NotAuthenticated` for a bad or late credential, `PermissionDenied` for another user's, `Busy` while one
-        is being verified. If it raises, the old credential stays in force.
+        Raises `NotAuthenticated` for a bad or late credential, `PermissionDenied` for one of another user, and `Busy`
+        while another ``$auth`` is being verified. If it raises, the old credential stays in force.
         """
         if self._presenting:
-            raise Busy("An $auth is under way on this connection; wait for its reply.")
+            raise Busy("An $auth is being verified on this connection; wait for its reply.")
         self._presenting = True
         try:
-            credential = await self._authenticator.of_data(data, self._timeout)
+            credential = await self._authenticator.verify_data(data, self._timeout)
         finally:
             self._presenting = False
         if (refused := self.gate("$auth")) is not None:
             raise refused
-        known = self.credential is not None or is_authenticated(self.user)
-        user_id = self._authenticator.user_id
-        if known and ((current_id := user_id(self.user)) is None or current_id != user_id(credential.user)):
-            raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
+        if self.credential is not None or is_authenticated(self.user):
+            user_id = self._authenticator.user_id
+            if (current_id := user_id(self.user)) is None or current_id != user_id(credential.user):
+                raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
         self.take(credential)
         return {"expires_at": self.deadline}
 
     def take(self, credential: Credential) -> None:
-        """Puts a credential of any user in force. Raises `NotAuthenticated` if it has expired."""
-        at = credential.expires_at
-        if at is not None and at <= self._clock():
+        """Puts a credential in force, without a check of the user. Raises `NotAuthenticated` if it has expired."""
+        expires_at = credential.expires_at
+        if expires_at is not None and expires_at <= self._clock():
             raise NotAuthenticated("The credential has expired.")
         self.credential = credential
-        self.deadline = None if at == math.inf else at
+        self.deadline = None if expires_at == math.inf else expires_at
         self._admitted = True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
 
@@ -253,7 +254,10 @@ def _instance(entry: Any) -> BaseAuthentication:
     try:
         scheme = entry() if isinstance(entry, type) else entry
     except TypeError as exc:
-        raise ImproperlyConfigured(f"authentication_classes: {entry.__name__} cannot be made: {exc}") from exc
+        raise ImproperlyConfigured(
+            f"authentication_classes: expected a class that takes no arguments, got {entry.__name__}: {exc}; pass an "
+            "instance"
+        ) from exc
     if not isinstance(scheme, BaseAuthentication):
         raise ImproperlyConfigured(
             f"authentication_classes: expected subclasses of BaseAuthentication or instances, got {entry!r}"
@@ -262,7 +266,7 @@ def _instance(entry: Any) -> BaseAuthentication:
         scheme.first_frame or _takes_data(scheme) or type(scheme).authenticate is not BaseAuthentication.authenticate
     ):
         raise ImproperlyConfigured(
-            f"authentication_classes: expected {type(scheme).__name__} to define authenticate, authenticate_data or "
-            "both, got neither, so that nobody would ever be authenticated"
+            f"authentication_classes: expected {type(scheme).__name__} to define authenticate or authenticate_data, "
+            "got neither; define one, or remove the class from the list"
         )
     return scheme

@@ -1,19 +1,19 @@
-"""Who may connect, act, and touch an object: permission classes and their algebra.
+"""Permission classes: who may connect, call an action and access an object.
 
-A permission has a say in the questions whose method it defines: *connect* (``can_connect``), *action*
-(``has_permission``), *object* (``has_object_permission``); a plain callable in actions only. ``permission_classes`` is
-one "and"; ``&``, ``|`` and ``~`` combine permissions to any depth. Each question is Python's own logic over the
-permissions that have a say in it:
+There are three questions, each with a method: *connect* (``can_connect``), *action* (``has_permission``) and *object*
+(``has_object_permission``). A permission answers the questions whose methods it defines; a plain callable answers the
+action alone. All of ``permission_classes`` must allow; ``&``, ``|`` and ``~`` combine permissions to any depth. For
+each question, an expression is evaluated as in Python:
 
-* connect and action: a permission's value is its method's answer;
-* object: it is ``has_permission and has_object_permission``, of which it may define one or both. So nobody gets
-  through ``IsOwner | IsAdmin`` by half of the one and half of the other;
-* a permission without a say refuses nobody, negated or not: it leaves the decision to the other questions. (Kleene's
-  logic, "unknown" let through at the end: ``~(a | b)`` is ``~a & ~b``, and ``~~a`` is ``a``.)
+* connect and action: the value of a permission is what its method returns;
+* object: the value is ``has_permission and has_object_permission``, of those that the permission defines. So nobody
+  passes ``IsOwner | IsAdmin`` with one method of the one and one method of the other;
+* a permission that does not answer the question refuses nobody, negated or not. (This is Kleene's logic, where a final
+  "unknown" allows: ``~(a | b)`` is ``~a & ~b``, and ``~~a`` is ``a``.)
 
-A refusal at one question is final: an object is asked about once its action was allowed, and an action that has no
-object (``list``) is decided by the action alone. With ``IsAdmin`` defining ``has_permission`` alone, as
-``IsAuthenticated`` does, and ``IsOwner`` ``has_object_permission`` alone, these get through:
+A refusal of one question is final. The object is checked only after the action was allowed, and an action without an
+object, such as ``list``, is decided by the action alone. Suppose that ``IsAdmin`` defines ``has_permission`` alone, as
+``IsAuthenticated`` does, and that ``IsOwner`` defines ``has_object_permission`` alone. Then these are allowed:
 
 =====================  =========  ===============  =======================
 expression             connect    action           object
@@ -21,13 +21,13 @@ expression             connect    action           object
 ``IsOwner | IsAdmin``  everyone   everyone         the owner, admins
 ``IsOwner & IsAdmin``  everyone   admins           admins who own it
 ``~IsOwner``           everyone   everyone         everyone but the owner
-``~IsAuthenticated``   everyone   anonymous users  (whoever may act)
+``~IsAuthenticated``   everyone   anonymous users  (not asked again)
 ``~AllowAny``          nobody     nobody           nobody
 =====================  =========  ===============  =======================
 
-The negation of a permission that defines both is refused at the action if ``has_permission`` is true, since no object
-may follow to say more. Answers count by truthiness, None refuses, awaitables are awaited, exceptions go to the caller.
-What cannot change the verdict any more is not asked; the order is from left to right.
+The negation of a permission that defines both methods refuses the action if ``has_permission`` is true, because the
+action may have no object. Answers count by their truth value, and None refuses. Awaitables are awaited, and exceptions
+go to the caller. Permissions are asked from left to right until the verdict is known.
 """
 
 from __future__ import annotations
@@ -88,24 +88,31 @@ class _PermissionType(Operators, type):  # type: ignore[misc]  # `A | B` is not 
     """Gives permission classes their operators."""
 
     def __bool__(cls) -> bool:
-        return True  # only instances and expressions refuse: `help()` and other tools ask classes for their truth
+        return True  # `Operators.__bool__` raises, but `help()` and other tools test classes for truth
 
 
 class BasePermission(Operators, metaclass=_PermissionType):
-    """Answers nothing by itself; a subclass defines the methods of the questions that it has a say in, at least one.
+    """The base class of permissions. A subclass defines at least one of its methods; the others are never called.
 
-    They may be sync or async, and take more parameters (with defaults) or ``**kwargs``, which are filled by name from
-    the route's captures and the frame. Methods that are not overridden are never asked. One instance serves all frames
-    of all connections: keep no state of a request on it. ``message`` and ``code`` go into the `Refusal`.
-    These and the built-in methods are sync: call ``super()``'s without ``await``. Raises `ImproperlyConfigured` where
-    a method's name is misspelt. To let everyone through on purpose is `AllowAny`.
+    The methods may be sync or async. They may have ``**kwargs`` or more parameters with defaults, which are filled by
+    name from the route's captures and the frame. The methods of wsaction's own classes are sync: call ``super()``'s
+    without ``await``. One instance serves all frames of all connections, so keep no state of a request on it.
+
+    The attribute ``message`` is the ``msg`` of the 403 reply, and ``code`` is in its ``ctx``. To let everyone through
+    on purpose, use `AllowAny`. Raises `ImproperlyConfigured` for a misspelt method.
+
+    >>> class IsMember(BasePermission):
+    ...     message = "Only members may write."
+    ...
+    ...     def has_permission(self, scope, handler, action, board=None):
+    ...         return scope["user"].is_authenticated and board in scope["user"].boards
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_misspelt(cls)
 
-    # `*args: Any, **kwargs: Any` is the typing specification's word for "an override may take fewer or more".
+    # With `*args: Any, **kwargs: Any`, type checkers accept overrides that have fewer or more parameters.
 
     def can_connect(self, scope: Scope, handler: Any, *args: Any, **kwargs: Any) -> Answer:
         """Whether the connection may be opened."""
@@ -118,12 +125,12 @@ class BasePermission(Operators, metaclass=_PermissionType):
     def has_object_permission(
         self, scope: Scope, handler: Any, action: str, obj: Any, *args: Any, **kwargs: Any
     ) -> Answer:
-        """Whether the action may touch the object."""
+        """Whether the action may access the object."""
         return True
 
 
 class AllowAny(BasePermission):
-    """Lets everyone through, on purpose; ``~AllowAny`` refuses as `DenyAll` does."""
+    """Allows everything. ``~AllowAny`` refuses as `DenyAll` does."""
 
     def can_connect(self, scope: Scope, handler: Any) -> bool:
         return True
@@ -149,32 +156,39 @@ class DenyAll(BasePermission):
 
 
 class IsAuthenticated(BasePermission):
-    """Only a ``scope["user"]`` whose ``is_authenticated`` is true may act; anonymous users may connect."""
+    """Allows actions only to a ``scope["user"]`` whose ``is_authenticated`` is true. Anonymous users may connect."""
 
     def has_permission(self, scope: Scope, handler: Any, action: str) -> bool:
-        try:  # the short way, once a frame
+        try:  # the usual case, made fast because it runs for each frame
             if scope["user"].is_authenticated is True:
                 return True
         except (AttributeError, KeyError):
-            pass  # there is no such user, which is said below
+            pass  # there is no such user; `is_authenticated` handles that
         return is_authenticated(scope.get("user"))
 
 
 class IsAuthenticatedStrictly(IsAuthenticated):
-    """`IsAuthenticated` for connections too."""
+    """Allows connections and actions only to authenticated users."""
 
     def can_connect(self, scope: Scope, handler: Any) -> bool:
         return is_authenticated(scope.get("user"))
 
 
 class IsOwner(BasePermission):
-    """The object's ``lookup_field`` is the user; subclass it to set the attributes.
+    """Allows access to an object only to its owner. Subclass it to set its attributes.
 
-    A ``lookup_field`` that ends in ``_id`` is compared with what ``WSAction(user_id=...)`` says of the user, by default
-    its ``pk``, else ``id``, else ``identity``. Nobody owns an object whose owner is None. Where ``check_actions`` names
-    actions, the answer to all others is yes; ``update`` includes ``partial_update``, and ``retrieve`` ``subscribe``.
-    Raises `TypeError` where an object or user has no such attribute, `ImproperlyConfigured` for ``check_actions`` that
-    are none, or that a handler where it is mounted calls otherwise.
+    * ``lookup_field``: the attribute of the object that is the owner, ``"user"`` by default. If the name ends in
+      ``_id``, it is compared with the user's id: what ``WSAction(user_id=...)`` returns, else ``pk``, ``id`` or
+      ``identity``. Nobody owns an object whose owner is None.
+    * ``check_actions``: the names of the actions to check; all other actions are allowed. ``update`` includes
+      ``partial_update``, and ``retrieve`` includes ``subscribe``. The default is ``"__all__"``.
+
+    Raises `TypeError` if the object or the user has no such attribute. Raises `ImproperlyConfigured` if
+    ``check_actions`` is not a collection of names, or names an action that the handler has under another name.
+
+    >>> class IsAuthor(IsOwner):
+    ...     lookup_field = "author_id"
+    ...     check_actions = ("update", "destroy")
     """
 
     lookup_field: str = "user"
@@ -185,14 +199,14 @@ class IsOwner(BasePermission):
         _check_actions(cls.__qualname__, cls.check_actions, {})
 
     def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
-        named = self.check_actions
-        if named != "__all__" and action not in named and _INCLUDED_IN.get(action) not in named:
+        checked = self.check_actions
+        if checked != "__all__" and action not in checked and _INCLUDED_IN.get(action) not in checked:
             return True
         owner, user = getattr(obj, self.lookup_field, _ABSENT), scope.get("user")
         if owner is _ABSENT:
             raise TypeError(
                 f"{name_of(self)}: expected the attribute {self.lookup_field}, got {name_of(obj)}, which has none; set "
-                f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
+                f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's id) in a subclass of IsOwner"
             )
         if owner is None or not is_authenticated(user):
             return False
@@ -206,8 +220,8 @@ _BY_HTTP = {"get": "retrieve", "post": "create", "put": "update", "patch": "part
 def _check_actions(name: str, actions: Any, names: Mapping[str, str]) -> None:
     """Raises `ImproperlyConfigured` for ``check_actions`` that would guard nothing.
 
-    ``names`` are the names that a handler's actions may be mistaken to have, and the actions'. Any other name may be an
-    action of another handler.
+    ``names`` maps each name that an action of the handler could be mistaken to have to the action. Any other name is
+    accepted: it may be an action of another handler with the same permission.
     """
     if actions == "__all__":
         return
@@ -216,39 +230,39 @@ def _check_actions(name: str, actions: Any, names: Mapping[str, str]) -> None:
         raise ImproperlyConfigured(f"{name}.check_actions: expected {expected}, got {actions!r}")
     declared = set(names.values())
     for action in set(actions) - declared:
-        meant = names.get(str(action))  # it has another name
+        meant = names.get(str(action))  # None, unless it is another name of an action
         if meant is None and action not in _GENERIC:
             candidates = (_BY_HTTP.get(str(action)), *get_close_matches(str(action), declared, 1, cutoff=0.8))
             meant = next((name for name in candidates if name in declared), None)
         if meant is not None:
             raise ImproperlyConfigured(
-                f"{name}.check_actions: {action!r} is no action of the handler, so that it would guard nothing; did "
-                f"you mean {meant!r}?"
+                f"{name}.check_actions: expected actions of the handler, got {action!r}, which guards nothing; did you "
+                f"mean {meant!r}?"
             )
 
 
-_GENERIC = frozenset({"list", *_BY_HTTP.values()})  # a handler may well be without them
+_GENERIC = frozenset({"list", *_BY_HTTP.values()})  # a handler may lack any of these
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Permissions:
-    """What `compile_permissions` makes of ``permission_classes``; each question is answered by a verdict.
+    """Compiled ``permission_classes``, with a method for each question that returns a verdict.
 
-    That is None (allowed), a `Refusal`, or, only where something awaitable was met, an awaitable of these::
+    A verdict is None (allowed) or a `Refusal`. If a permission returned an awaitable, it is an awaitable of these::
 
         refused = permissions.action_refusal(scope, handler, action, kwargs)
         if refused is not None and not isinstance(refused, Refusal):
             refused = await refused
 
-    ``kwargs`` makes the keyword arguments (see `wsaction._protocol.frames.Frame.keywords`). It is called at most once,
-    and only when a permission that takes some is asked. ``on_connect``, ``on_action`` and ``on_object`` are None where
-    nothing needs to be asked.
+    ``kwargs`` returns the keyword arguments; see `wsaction._protocol.frames.Frame.keywords`. It is called at most once,
+    and only if a permission takes keyword arguments. ``on_connect``, ``on_action`` and ``on_object`` are None if no
+    permission has to be asked.
     """
 
     on_connect: Ask | None
     on_action: Ask | None
     on_object: Ask | None
-    takes_keywords: bool  # whether any of them asks for the keyword arguments
+    takes_keywords: bool  # whether any permission takes keyword arguments
 
     def connect_refusal(self, scope: Scope, handler: Any, kwargs: Kwargs = dict) -> Verdict:
         """The verdict on opening this connection."""
@@ -261,7 +275,7 @@ class Permissions:
     def object_refusal(
         self, scope: Scope, handler: Any, action: str | None, obj: Any, kwargs: Kwargs = dict
     ) -> Verdict:
-        """The verdict on this object, for an action that was allowed: what that settled is not asked again."""
+        """The verdict on this object, for an action that was allowed; what that decided is not asked again."""
         return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
 
 
@@ -269,27 +283,31 @@ _NO_ACTIONS: Mapping[str, str] = {}
 
 
 async def raise_refusal(verdict: Verdict) -> None:
-    """Raises `PermissionDenied`, with the permission's message, if the verdict is a refusal."""
+    """Raises `PermissionDenied` with the permission's message if the verdict is a refusal."""
     if not isinstance(verdict, Refusal | None):
         verdict = await verdict
     if verdict is not None:
         raise _denied(verdict)
 
 
-def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
-    """The same. A verdict that is known raises at once; one that has to be awaited fails the frame until it is."""
+def refusing(method: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
+    """As `raise_refusal`, but a refusal that is known raises at once, before the caller awaits.
+
+    If the verdict is an awaitable, the frame fails unless the caller awaits the result: a forgotten ``await`` must not
+    let the client in. ``method`` is the caller's name, for that error.
+    """
     if verdict is None:
         return _ALLOWED
     if isinstance(verdict, Refusal):
         raise _denied(verdict)
     if (frame := current_frame.get()) is None:
         return raise_refusal(verdict)
-    frame.begin_check(what)
-    return _check(frame, what, verdict)
+    frame.begin_check(method)
+    return _check(frame, method, verdict)
 
 
-async def _check(frame: Frame, what: str, verdict: Verdict) -> None:
-    frame.end_check(what)
+async def _check(frame: Frame, method: str, verdict: Verdict) -> None:
+    frame.end_check(method)
     await raise_refusal(verdict)
 
 
@@ -298,7 +316,7 @@ def _denied(refusal: Refusal) -> PermissionDenied:
 
 
 class _Allowed(Coroutine[Any, Any, None]):
-    """A check that is done. It has no state, so that there is one for all."""
+    """The awaitable of a check that allowed. It has no state, so one instance serves all."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
@@ -310,15 +328,18 @@ class _Allowed(Coroutine[Any, Any, None]):
         super().throw(*error)
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: no coroutine is suspended."""
 
 
 _ALLOWED = _Allowed()
 
 
 async def require(handler: Any, method: str, *args: Any) -> None:
-    """Calls a method that refuses by raising. Raises ``TypeError`` if it returned a refusal, or did not await a check:
-    no mistake lets a client in."""
+    """Calls a method that refuses by raising.
+
+    Raises ``TypeError`` if the method returned a refusal or did not await a check, so that neither mistake lets a
+    client in.
+    """
     answer = await getattr(handler, method)(*args)
     frame = current_frame.get()
     if frame is not None and isinstance(frame.error, NotAwaited):
@@ -329,18 +350,18 @@ async def require(handler: Any, method: str, *args: Any) -> None:
     if reason is False or is_error:
         raise TypeError(f"{where} returned {answer!r}; raise PermissionDenied to refuse")
     if answer is not None and inspect.isawaitable(answer):
-        raise TypeError(f"{where} returned {name_of(type(answer))}, which nobody awaits; did you forget `await`?")
+        raise TypeError(f"{where} returned a {name_of(type(answer))} that is not awaited; did you forget `await`?")
 
 
 def compile_permissions(
     classes: Any, *, owner: str, connects: bool = True, actions: Mapping[str, str] = _NO_ACTIONS
 ) -> Permissions:
-    """Reads ``permission_classes`` once, so that a frame pays for the permissions that have a say, and for no others.
+    """Compiles ``permission_classes``, so that each question calls only the permissions that answer it.
 
-    ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once. ``connects``:
-    whether they are asked of connections too. ``actions`` are those of the handler, see `IsOwner`. Raises
-    `ImproperlyConfigured` for an entry that is no permission, that would never be asked, or that cannot be called with
-    its question's arguments alone.
+    Each class is instantiated once. ``owner`` names the setting in errors ("CardHandler.permission_classes").
+    ``connects``: whether connections are checked too. ``actions`` are the names of the handler's actions, see
+    `_check_actions`. Raises `ImproperlyConfigured` for an entry that is no permission, that would never be asked, or
+    that cannot be called with the arguments of its question alone.
     ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
     """
     if not isinstance(classes, list | tuple):
@@ -361,7 +382,7 @@ def _refusal(entry: Any) -> Refusal:
 
 
 class _Compiler:
-    """Reads the entries of one ``permission_classes``, each of them once, and names ``owner`` in errors."""
+    """Compiles the entries of one ``permission_classes``; it reads each permission once."""
 
     def __init__(self, owner: str, connects: bool, actions: Mapping[str, str]) -> None:
         self.owner = owner
@@ -375,11 +396,11 @@ class _Compiler:
 
     @property
     def takes_keywords(self) -> bool:
-        """Whether any method that was read so far takes some."""
+        """Whether any method that was read so far takes keyword arguments."""
         return any(method.keywords for methods in self._methods.values() for method in methods.values())
 
     def ask(self, entry: Any, refusal: Refusal, *questions: str) -> Ask | None:
-        """Asks an expression whose permissions' values are the "and" of these methods; None: it has no say."""
+        """The `Ask` of an expression in which each permission's value is the "and" of these methods, or None."""
         if is_group(entry):
             asks = [self.ask(operand, refusal, *questions) for operand in entry.operands]
             if entry.operator == "|" and None in asks:
@@ -390,7 +411,7 @@ class _Compiler:
         return series(yes, [single(methods[question], yes, no) for question in questions if question in methods])
 
     def ask_object(self, entry: Any, refusal: Refusal) -> Ask | None:
-        """Asks a conjunct for an object, given that it allowed the action: only what that has left open."""
+        """The `Ask` of a conjunct for an object whose action it allowed: only what the action has left open."""
         if not self.has_object_say(entry):
             return None
         if is_group(entry):
@@ -405,10 +426,10 @@ class _Compiler:
         return "has_object_permission" in self.methods(entry)
 
     def methods(self, entry: Any) -> dict[str, Method]:
-        """The methods that a permission, or one that is negated, defines, by their names."""
+        """The methods that a permission or the operand of a negation defines, by name."""
         permission = entry.operands[0] if isinstance(entry, Composition) else entry
-        kind = permission if isinstance(permission, type) else type(permission)
-        if kind is (DenyAll if isinstance(entry, Composition) else AllowAny):
+        cls = permission if isinstance(permission, type) else type(permission)
+        if cls is (DenyAll if isinstance(entry, Composition) else AllowAny):
             return {}
         if id(permission) not in self._methods:
             methods = self._methods[id(permission)] = self._read(permission)
@@ -421,28 +442,26 @@ class _Compiler:
             permission, name = self._instance(entry), name_of(entry)
             if isinstance(permission, IsOwner):
                 _check_actions(f"{self.owner}: {name}", permission.check_actions, self.actions)
-            defined = {question: getattr(permission, question) for question in _ARITY}
-            answered = {
-                question: method
-                for question, method in defined.items()
-                if getattr(method, "__func__", None) is not getattr(BasePermission, question)
-            }
-            self._check_questions(name, answered)
-            return {question: self._method(call, question, f"{name}.{question}") for question, call in answered.items()}
+            calls = {question: getattr(permission, question) for question in _ARITY}
+            for question in _ARITY:
+                if getattr(calls[question], "__func__", None) is getattr(BasePermission, question):
+                    del calls[question]  # it is not overridden
+            self._check_questions(name, calls)
+            return {question: self._method(call, question, f"{name}.{question}") for question, call in calls.items()}
         if callable(entry) and not isinstance(entry, type):
             return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
         cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"
         expected = "a BasePermission class, instance or composition, or a callable (scope, handler, action)"
         raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {entry!r}; {cure}, or leave it out")
 
-    def _check_questions(self, name: str, answered: Collection[str]) -> None:
+    def _check_questions(self, name: str, questions: Collection[str]) -> None:
         """Raises `ImproperlyConfigured` for a permission that would let everyone through because it is never asked."""
-        if not answered:
+        if not questions:
             expected = f"{name} to define {', '.join(_ARITY)} or some of them, got none of them"
             raise ImproperlyConfigured(f"{self.owner}: expected {expected}; to let everyone through, use AllowAny")
-        if not self.connects and [*answered] == ["can_connect"]:
+        if not self.connects and [*questions] == ["can_connect"]:
             cure = "put it into the consumer's permission_classes, or define has_permission"
-            expected = f"{name} to be about actions or objects, got can_connect alone, which is asked of consumers only"
+            expected = f"{name} to check actions or objects, got can_connect alone, which only consumers ask"
             raise ImproperlyConfigured(f"{self.owner}: expected {expected}; {cure}")
 
     def _instance(self, entry: Any) -> Any:
@@ -459,10 +478,10 @@ class _Compiler:
             call = call.__call__
         try:
             if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-                raise TypeError("it is a generator, whose answer would always count as true")
+                raise TypeError("it is a generator, which is always true")
             inspect.signature(call).bind(*arguments)
         except (TypeError, ValueError) as error:
             expected = f"{name} to be callable with ({', '.join(arguments)}) alone"
-            cure = "give other parameters defaults: a frame may come without them"
+            cure = "give all other parameters defaults, because a frame may lack them"
             raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {call!r}: {error}; {cure}") from error
         return Method(call, keywords_of(call, len(arguments)), len(arguments))

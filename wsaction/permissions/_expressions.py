@@ -1,9 +1,9 @@
-"""The algebra of permissions: expressions of ``& | ~``, and how they are asked.
+"""Expressions of permissions with ``&``, ``|`` and ``~``, and their evaluation.
 
-`wsaction.permissions` says what is asked, and is the module to import from. This one knows nothing of its questions:
-it combines permissions into a `Composition`, moves its negations inwards, and makes of the methods at its leaves a
-function that asks them from left to right. Its verdict is None (allowed), a `Refusal`, or, only where something
-awaitable was met, an awaitable of these: no coroutine and no task is made while the answers are plain.
+Import from `wsaction.permissions`; its classes define the questions. This module combines permissions into a
+`Composition`, moves the negations inwards, and turns the methods at the leaves into a function that calls them from
+left to right. Its verdict is None (allowed) or a `Refusal`. Only if a method returned an awaitable, the verdict is an
+awaitable of these; no coroutine is created otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger("wsaction")
 
 
 class Operators:
-    """``& | ~`` for permission classes (through their metaclass), their instances, and compositions."""
+    """The operators ``& | ~`` of permission classes (through their metaclass), their instances and compositions."""
 
     __slots__ = ()
 
@@ -56,14 +56,14 @@ class Operators:
     def __invert__(self) -> Any:
         return Composition("~", (self,))
 
-    def __bool__(self) -> bool:  # `(A | B) and C` would be C alone: a permission dropped without a word
-        cure = "combine permissions by '&', '|', '~', and compare with None to ask whether there is one"
+    def __bool__(self) -> bool:  # `(A | B) and C` would be C alone, which drops a permission silently
+        cure = "combine permissions with '&', '|' and '~', and test for a permission with `is not None`"
         raise TypeError(f"{name_of(self)}: expected '&', '|' or '~', got 'and', 'or', 'not' or 'if'; {cure}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composition(Operators):
-    """What ``& | ~`` build: ``str(~IsOwner & IsAdmin | AllowAny) == "(~IsOwner & IsAdmin) | AllowAny"``."""
+    """An expression of permissions, built with ``& | ~``. Its text is ``(~IsOwner & IsAdmin) | AllowAny``."""
 
     operator: Literal["&", "|", "~"]
     operands: tuple[Any, ...]
@@ -77,18 +77,18 @@ class Composition(Operators):
 
 
 def _combined(operator: Literal["&", "|"], *operands: Any) -> Composition:
-    permissions = all(isinstance(operand, Operators) or callable(operand) for operand in operands)
-    return _flat(operator, operands) if permissions else NotImplemented
+    are_permissions = all(isinstance(operand, Operators) or callable(operand) for operand in operands)
+    return _flat(operator, operands) if are_permissions else NotImplemented
 
 
 def _flat(operator: Literal["&", "|"], operands: Iterable[Any]) -> Composition:
-    """A chain of one operator is one composition, so that no recursion bounds its length."""
+    """Makes a chain of one operator one composition, so that the recursion limit does not bound its length."""
     parts = [operand.operands if is_group(operand, operator) else (operand,) for operand in operands]
     return Composition(operator, tuple(itertools.chain.from_iterable(parts)))
 
 
 def is_group(entry: Any, *operators: str) -> bool:
-    """Whether it is an "and" or an "or" (or the one that ``operators`` says), not a permission or its negation."""
+    """Whether an entry is an "and" or an "or" (or only what ``operators`` says), not a permission or its negation."""
     return isinstance(entry, Composition) and entry.operator in (operators or ("&", "|"))
 
 
@@ -100,7 +100,7 @@ def name_of(entry: Any) -> str:
 
 
 def normal_form(entry: Any, positive: bool = True) -> Any:
-    """The same formula with every "not" moved to a permission: ``~(A | B)`` becomes ``~A & ~B``."""
+    """The expression with every "not" moved to a permission: ``~(A | B)`` becomes ``~A & ~B``."""
     if not isinstance(entry, Composition):
         return entry if positive else Composition("~", (entry,))
     if entry.operator == "~":
@@ -111,7 +111,7 @@ def normal_form(entry: Any, positive: bool = True) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The permission or expression that refused, as text, and the ``message`` and ``code`` that it set."""
+    """The permission or expression that refused, as text, and its ``message`` and ``code``."""
 
     permission: str
     message: str | None = None
@@ -127,28 +127,32 @@ _SETTLED = (Refusal, type(None))
 
 
 class Method(NamedTuple):
-    """A callable, how to pick its keyword arguments (None: it takes none), and its number of positional arguments."""
+    """A callable, the function that picks its keyword arguments (None: it takes none), and its positional arity."""
 
     call: Callable[..., Any]
     keywords: Pick | None
     arity: int
 
     def without_last(self) -> Method:
-        """The same one, asked with an argument more than it takes."""
+        """The same method for a question with one more argument, which it does not get."""
         return Method(lambda *args, **kwargs: self.call(*args[:-1], **kwargs), self.keywords, self.arity + 1)
 
 
 def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
-    """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``. Of None it is said once in the log
-    that it is a no: it is what a forgotten ``return`` answers. Raises `TypeError` for an answer that is always true, a
-    coroutine that was not awaited for example."""
+    """Calls one method: the verdict is ``yes`` if its answer is true, else ``no``.
+
+    None counts as false; since a forgotten ``return`` answers None, the first one is logged as a warning. Raises
+    `TypeError` for an answer that is always true, such as a coroutine that was not awaited.
+    """
     call, keywords, _ = method
-    has_warned = False  # that it answers None
+    has_warned = False  # about an answer of None
 
     def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
         return verdict(call(*args) if keywords is None else call(*args, **keywords(kwargs())))
 
-    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, faster, for each frame
+    def ask_of_action(
+        args: tuple[Any, ...], kwargs: Kwargs
+    ) -> Verdict:  # as `ask`, but faster, because it runs for each frame
         scope, handler, action = args
         answer = call(scope, handler, action)
         return yes if answer is True else verdict(answer)
@@ -158,80 +162,84 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
             return yes
         if answer is not False and inspect.isawaitable(answer):
             return later(answer)
-        return settled(answer)
+        return decide(answer)
 
     async def later(answer: Awaitable[Any]) -> Refusal | None:
-        return settled(await answer)
+        return decide(await answer)
 
-    def settled(answer: Any) -> Refusal | None:
+    def decide(answer: Any) -> Refusal | None:
         nonlocal has_warned
         if answer is None and not has_warned:
             has_warned = True
-            logger.warning("the permission %s returned None, which is a no; return True or False", name_of(call))
+            logger.warning("the permission %s returned None, which refuses; return True or False", name_of(call))
         if answer is not True and answer is not False and _is_always_true(answer):
-            what = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
+            problem = f"the permission {name_of(call)} returned {answer!r:.100}, which is always true"
             if inspect.iscoroutine(answer):
-                answer.close()  # Python's own warning would say the same
-            raise TypeError(f"{what}; return True or False, and await or call what has to be")
+                answer.close()  # else Python warns of the same mistake
+            raise TypeError(f"{problem}; return True or False, and call functions and await coroutines first")
         return yes if answer else no
 
     return ask_of_action if keywords is None and method.arity == 3 else ask
 
 
 def _is_always_true(answer: Any) -> bool:
-    """Whether an answer says yes whatever was meant: what was not awaited or not called, an exception not raised, a
-    pair ``(False, "why")``."""
+    """Whether an answer is true whatever the author meant.
+
+    That is an awaitable not awaited, a function not called, an exception not raised or a pair ``(False, "why")``.
+    """
     is_async = inspect.isawaitable(answer) or hasattr(type(answer), "__aiter__")
     is_pair = type(answer) is tuple and isinstance(next(iter(answer), None), bool)
     return is_async or is_pair or callable(answer) or isinstance(answer, BaseException)
 
 
-def series(going: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
-    """Asks one after the other while the verdict is ``going``: None makes an "and", a refusal an "or".
+def series(passing: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
+    """Asks one after the other as long as the verdict is ``passing``: None makes an "and", a refusal an "or".
 
-    Without ``asks`` there is nothing to ask: None.
+    Returns None if ``asks`` is empty.
     """
-    every = tuple(asks)
+    asks = tuple(asks)
 
     def ask_all(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
-        rest = iter(every)
+        rest = iter(asks)
         for ask in rest:
             verdict = ask(args, kwargs)
-            if verdict is not going:
-                return verdict if isinstance(verdict, _SETTLED) else later(verdict, (ask(args, kwargs) for ask in rest))
-        return going
+            if verdict is not passing:
+                if isinstance(verdict, _SETTLED):
+                    return verdict
+                return ask_rest(verdict, (ask(args, kwargs) for ask in rest))
+        return passing
 
-    async def later(first: Awaitable[Refusal | None], rest: Iterator[Verdict]) -> Refusal | None:
+    async def ask_rest(first: Awaitable[Refusal | None], rest: Iterator[Verdict]) -> Refusal | None:
         for verdict in itertools.chain((first,), rest):
             settled = verdict if isinstance(verdict, _SETTLED) else await verdict
-            if settled is not going:
+            if settled is not passing:
                 return settled
-        return going
+        return passing
 
-    return ask_all if len(every) > 1 else next(iter(every), None)
+    return ask_all if len(asks) > 1 else next(iter(asks), None)
 
 
 def once(ask: Ask) -> Ask:
-    """The same question, for which the keyword arguments are made at most once."""
+    """The same `Ask`, which computes the keyword arguments at most once."""
 
     def ask_once(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
-        made: list[Mapping[str, Any]] = []
+        cached: list[Mapping[str, Any]] = []
 
-        def make() -> Mapping[str, Any]:
-            if not made:
-                made.append(kwargs())
-            return made[0]
+        def kwargs_once() -> Mapping[str, Any]:
+            if not cached:
+                cached.append(kwargs())
+            return cached[0]
 
-        return ask(args, make)
+        return ask(args, kwargs_once)
 
     return ask_once
 
 
 def keywords_of(call: Callable[..., Any], arity: int) -> Pick | None:
-    """What a callable takes by keyword; None: nothing.
+    """The function that picks a callable's keyword arguments; None if it takes none.
 
-    Never what it is given by position (``arity`` arguments, ``self`` aside), whatever the names are, nor what a
-    `functools.partial` has fixed: a frame that names these changes nothing, and is no error.
+    It never picks the ``arity`` parameters that are filled by position (besides ``self``), nor those that a
+    `functools.partial` has set. A frame with these names changes nothing and is no error.
     """
     parameters = inspect.signature(call).parameters.values()
     taken: set[str] = set()
