@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wsaction._pubsub import fanout as fanouts
-from wsaction._pubsub.fanout import Fanout, Lane
+from wsaction._pubsub.fanout import Fanout, JobQueue
 from wsaction._utils.tasks import Tasks
 
 
@@ -37,7 +37,7 @@ def fanout(step: float, **options: int) -> tuple[Fanout, list[int]]:
     return Fanout(Tasks(), turn, Clock(step), **options), turns
 
 
-async def emptied(*lanes: Lane) -> None:
+async def emptied(*lanes: JobQueue) -> None:
     while any(lanes):  # noqa: ASYNC110  # turns of the loop are what is counted
         await asyncio.sleep(0)
 
@@ -46,7 +46,7 @@ async def test_a_quick_fanout_is_sent_at_once() -> None:
     log: list[tuple[int, Any]] = []
     recipients = [FakeRecipient(log, number) for number in range(1_000)]
     quick, turns = fanout(0.00001)
-    lane: Lane = deque()
+    lane: JobQueue = deque()
     quick.send(lane, "a", recipients)
     quick.send(lane, "b", recipients[:3])
     assert log == [(number, "a") for number in range(1_000)] + [(number, "b") for number in range(3)]
@@ -57,7 +57,7 @@ async def test_a_slow_fanout_is_sent_in_slices_and_in_order() -> None:
     log: list[tuple[int, Any]] = []
     recipients = [FakeRecipient(log, number) for number in range(300)]
     slow, turns = fanout(0.01)
-    lane, other = deque(), deque()  # type: Lane, Lane
+    lane, other = deque(), deque()  # type: JobQueue, JobQueue
     for event in "abc":
         slow.send(lane, event, recipients)
     slow.send(other, "other", recipients)
@@ -83,18 +83,18 @@ async def test_a_publisher_waits_for_slow_recipients() -> None:
     log: list[tuple[int, Any]] = []
     recipients = [FakeRecipient(log, number) for number in range(200)]
     slow, _ = fanout(0.01)
-    lane: Lane = deque()
+    lane: JobQueue = deque()
     for event in range(20):
         slow.send(lane, event, recipients)
         await slow.catch_up(lane)
-        assert len(lane) <= fanouts.MAX_UNTOLD
+        assert len(lane) <= fanouts.HIGH_WATER
 
 
 async def test_the_jobs_of_a_lane_are_bounded() -> None:
     log: list[tuple[int, Any]] = []
     recipients = [FakeRecipient(log, number) for number in range(200)]
     slow, _ = fanout(0.01, max_jobs=5)
-    lane: Lane = deque()
+    lane: JobQueue = deque()
     for event in range(20):
         slow.send(lane, event, recipients)
         assert len(lane) <= 5

@@ -266,7 +266,7 @@ class World:
         return all(client.is_at_rest for client in self.clients) and not any(
             node.hub._pending_invalidation
             or node.hub._invalidating
-            or any(topic.is_owing or not topic.ready.is_set() for topic in node.hub._topics.values())
+            or any(topic.is_resync_pending or not topic.ready.is_set() for topic in node.hub._topics.values())
             for node in self.nodes
         )
 

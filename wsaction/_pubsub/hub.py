@@ -8,7 +8,7 @@ every event once, or is told that it may have missed something (``$resync``), or
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from contextvars import copy_context
 from functools import partial
 
@@ -61,12 +61,16 @@ class Hub:
         on_event: OnEvent | None = None,
         on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
-        self.layer, self._on_event, self._on_pending_invalidation = layer, on_event, on_pending_invalidation
-        self._linger, self._join_timeout = linger, join_timeout
+        self.layer = layer
+        self._linger = linger
+        self._join_timeout = join_timeout
+        self._max_recovered = max_recovered
+        self._max_pending = max_pending_invalidations
+        self._on_event = on_event
+        self._on_pending_invalidation = on_pending_invalidation
         self._context = copy_context()
         self._context.run(current_frame.set, None)
         self._tasks = Tasks(self._context)
-        self._max_recovered, self._max_pending = max_recovered, max_pending_invalidations
         self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0), chunk=fanout_chunk, seconds=fanout_seconds)
         self._reconciler = Reconciler(
             layer,
@@ -83,7 +87,8 @@ class Hub:
         self._pending_invalidation: dict[str, History | None] = {}
         self._invalidating = False
         self._published = 0
-        self._is_open = self._is_closed = False
+        self._is_open = False
+        self._is_closed = False
         self._opening = asyncio.Lock()
         self.locks = Locks()  # of objects whose changes are being committed and told
 
@@ -94,7 +99,8 @@ class Hub:
             if not self._is_open:
                 await self.layer.open(self)
                 self._tasks.start(self._reconciler.check, self._topics)
-                self._is_open, self._is_closed = True, False
+                self._is_open = True
+                self._is_closed = False
 
     async def _ensure_open(self) -> None:
         if self._is_closed:
@@ -109,12 +115,13 @@ class Hub:
     async def close(self) -> None:
         """Ends all that runs, and closes the layer. Who is on its way in is refused."""
         async with self._opening:
-            self._is_open, self._is_closed = False, True
+            self._is_open = False
+            self._is_closed = True
             for subscriber in list(self._joined):
                 self.leave_all(subscriber)
             for topic in list(self._topics.values()):
                 topic.ready.set()  # for those who wait to join, and find that they have left
-                self._let_go(topic)
+                self._remove_topic(topic)
             await self._tasks.stop()
             for name in self._pending_invalidation:
                 _log_missed_invalidation(name, "the server ends before that could be done")
@@ -124,20 +131,20 @@ class Hub:
     # ------------------------------------------------------------------------------------------------ what layers say
     def subscribed(self, topic: str) -> None:
         """The layer's: from here on all that is published arrives."""
-        known = self._topics.get(topic)
-        if known is not None and known.confirm():
-            self._reconciler.settle(known)
+        local_topic = self._topics.get(topic)
+        if local_topic is not None and local_topic.confirm():
+            self._reconciler.settle(local_topic)
 
     def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
         """The layer's: something was published."""
-        known = self._topics.get(topic)
-        if known is not None and known.hear(epoch, offset, body):
-            self._reconciler.settle(known)
+        local_topic = self._topics.get(topic)
+        if local_topic is not None and local_topic.receive(epoch, offset, body):
+            self._reconciler.settle(local_topic)
 
     def lost(self) -> None:
         """The layer's: nothing arrives."""
         for topic in self._topics.values():
-            topic.lose()
+            topic.unconfirm()
 
     # ------------------------------------------------------------------------------------------------ publishing
     async def publish(
@@ -155,15 +162,15 @@ class Hub:
         history. Raises ``LayerUnavailable``, whose ``uncertain`` says whether it may have been told all the same, and
         ``ValueError`` for what is no event.
         """
-        body = encode_body(event, None if exclude is None else self._name(exclude), subject)
+        body = encode_body(event, None if exclude is None else self._name_of(exclude), subject)
         if not self._is_open:
             await self._ensure_open()
         position = await self.layer.publish(topic, body, history)
         self._published += 1
         if self._published % PUBLICATIONS_IN_A_ROW == 0:
             await asyncio.sleep(0)
-        if (known := self._topics.get(topic)) is not None and known.lane:
-            await self._fanout.catch_up(known.lane)
+        if (local_topic := self._topics.get(topic)) is not None and local_topic.queue:
+            await self._fanout.catch_up(local_topic.queue)
         return position
 
     async def invalidate(self, topic: str, history: History | None = None) -> None:
@@ -205,7 +212,7 @@ class Hub:
         finally:
             self._invalidating = False
 
-    def _name(self, subscriber: Subscriber) -> str | None:
+    def _name_of(self, subscriber: Subscriber) -> str | None:
         """What a subscriber is called where it is excluded; None for one that is told nothing anyway."""
         if not (subscriptions := self._joined.get(subscriber)):
             return None
@@ -246,57 +253,51 @@ class Hub:
             await self._ensure_open()
         if subscriber.is_closed:
             raise Cancelled("The connection has ended.")
-        if since is None and snapshot is None and self._is_told_again(subscriber, topic, route, reply, filter):
+        if since is None and snapshot is None and self.answer(subscriber, topic, route, reply, filter):
             return None
         self.leave(subscriber, topic, route)
-        known = self._enter(topic, history)
-        joining = self._new_subscription(subscriber, route, filter, patience)
-        known.joining[joining] = None
-        self._joined.setdefault(subscriber, {})[topic, route] = joining
-        try:
-            await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply, self._max_recovered).run)
-        finally:
-            if joining.is_joining:
-                self.leave(subscriber, topic, route)
-        return partial(self._go_on, known, joining)
-
-    async def _in_time(self, work: Callable[[], Awaitable[None]]) -> None:
+        local_topic = self._get_topic(topic, history)
+        subscription = self._new_subscription(subscriber, route, filter, patience)
+        local_topic.joining[subscription] = None
+        self._joined.setdefault(subscriber, {})[topic, route] = subscription
         try:
             async with asyncio.timeout(self._join_timeout) as deadline:
-                await work()
+                await Join(
+                    self._reconciler, local_topic, subscription, since, snapshot, reply, self._max_recovered
+                ).run()
         except TimeoutError:
             if not deadline.expired():
                 raise  # the snapshot's own
             raise LayerUnavailable("This could not be subscribed to in time; try again later.") from None
+        finally:
+            if subscription.is_joining:
+                self.leave(subscriber, topic, route)
+        return partial(self._resume, local_topic, subscription)
 
-    def _is_told_again(
-        self, subscriber: Subscriber, topic: str, route: str, reply: Reply, filter: Filter | None
+    def answer(
+        self, subscriber: Subscriber, topic: str, route: str, reply: Reply, filter: Filter | None = None
     ) -> bool:
-        """Whether it is subscribed, so that all it is told is where it stands, behind what it has yet to be told."""
+        """Sends one that is subscribed a reply with its position, behind what it has yet to be told; whether it is."""
         subscription = self._joined.get(subscriber, {}).get((topic, route))
         if subscription is None or subscription.is_joining:
             return False
-        known = self._topics[topic]
-        ahead = subscription.state is State.AHEAD
-        at = Position(known.epoch, subscription.cursor) if ahead else known.position
-        if (text := reply(at, None, None)) is not None:
-            known.answer(subscription, text)
-        subscription.refilter(filter)
+        local_topic = self._topics[topic]
+        is_ahead = subscription.state is State.AHEAD
+        position = Position(local_topic.epoch, subscription.cursor) if is_ahead else local_topic.position
+        if (text := reply(position, None, None)) is not None:
+            local_topic.answer(subscription, text)
+        subscription.replace_filter(filter)
         return True
 
-    def answer(self, subscriber: Subscriber, topic: str, route: str, reply: Reply) -> bool:
-        """Sends one that is subscribed a reply with its position, behind what it has yet to be told; whether it is."""
-        return self._is_told_again(subscriber, topic, route, reply, None)
-
-    def _enter(self, name: str, history: History | None) -> Topic:
+    def _get_topic(self, name: str, history: History | None) -> Topic:
         """The topic, kept from being let go."""
         topic = self._topics.get(name)
         if topic is None:
             topic = self._topics[name] = Topic(name, history, self._fanout, self._on_event, self._rings)
             self.layer.subscribe(name)
-        elif topic.linger is not None:
-            topic.linger.cancel()
-            topic.linger = None
+        elif topic.linger_timer is not None:
+            topic.linger_timer.cancel()
+            topic.linger_timer = None
         if topic.confirmed and not topic.ready.is_set():
             self._reconciler.settle(topic)
         return topic
@@ -322,11 +323,13 @@ class Hub:
             return False
         if not subscriptions:
             del self._joined[subscriber]
-        known = self._topics[topic]
-        known.remove(subscription)
-        if known.is_empty and known.linger is None:
+        local_topic = self._topics[topic]
+        local_topic.remove(subscription)
+        if local_topic.is_empty and local_topic.linger_timer is None:
             loop = asyncio.get_running_loop()
-            known.linger = loop.call_later(self._linger, self._let_go, known, context=self._context)
+            local_topic.linger_timer = loop.call_later(
+                self._linger, self._remove_topic, local_topic, context=self._context
+            )
         return True
 
     def hold(self, subscriber: Subscriber, topic: str, route: str) -> Callable[[], None]:
@@ -339,16 +342,16 @@ class Hub:
         if subscription is None:
             return lambda: None
         subscription.hold()
-        return partial(self._go_on, self._topics[topic], subscription)
+        return partial(self._resume, self._topics[topic], subscription)
 
-    def _go_on(self, topic: Topic, subscription: Subscription) -> None:
-        if subscription.go_on():
+    def _resume(self, topic: Topic, subscription: Subscription) -> None:
+        if subscription.resume():
             topic.resync_one(subscription)
 
     def heard_since(self, topic: str) -> float:
         """Since when, by the loop's clock, all that is published to a topic arrives, or did until it was last lost."""
-        known = self._topics.get(topic)
-        return known.confirmed_at if known is not None else 0.0
+        local_topic = self._topics.get(topic)
+        return local_topic.confirmed_at if local_topic is not None else 0.0
 
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
@@ -363,15 +366,15 @@ class Hub:
             self.leave(subscriber, topic, route)
         self._names.pop(subscriber, None)
 
-    def _let_go(self, topic: Topic) -> None:
-        if topic.linger is not None:
-            topic.linger.cancel()
-            topic.linger = None
-        topic.end()
+    def _remove_topic(self, topic: Topic) -> None:
+        if topic.linger_timer is not None:
+            topic.linger_timer.cancel()
+            topic.linger_timer = None
+        topic.close()
         del self._topics[topic.name]
         topic.confirmed = False  # whoever reconciles it stops
         self.layer.unsubscribe(topic.name)
 
 
-def _log_missed_invalidation(topic: str, why: str) -> None:
-    logger.error("subscribers of %r are not told that they missed something: %s", topic, why)
+def _log_missed_invalidation(topic: str, reason: str) -> None:
+    logger.error("subscribers of %r are not told that they missed something: %s", topic, reason)

@@ -19,7 +19,7 @@ Reply = Callable[[Position, bool | None, Any], str | None]
 later, and until then the subscription is held."""
 Snapshot = Callable[[], Awaitable[Any]]
 
-_Past = tuple[Position, list[Event] | None]  # up to where, and what; None: it cannot be had
+_Missed = tuple[Position, list[Event] | None]  # up to where, and what; None: it cannot be had
 
 
 class Join:
@@ -37,9 +37,13 @@ class Join:
         reply: Reply,
         max_recovered: int = MAX_RECOVERED,
     ) -> None:
+        self._reconciler = reconciler
+        self._topic = topic
+        self._subscription = subscription
+        self._since = since
+        self._snapshot = snapshot
+        self._reply = reply
         self._max_recovered = max_recovered
-        self._reconciler, self._topic, self._subscription = reconciler, topic, subscription
-        self._since, self._snapshot, self._reply = since, snapshot, reply
 
     async def run(self) -> None:
         """Answers and joins. Raises ``LayerUnavailable``, ``Cancelled`` when it was left meanwhile, and what the
@@ -52,82 +56,88 @@ class Join:
         topic, subscription = self._topic, self._subscription
         await topic.ready.wait()
         self._check_left()
-        subscription.collect()
-        at, missed, recovered = topic.position, list[Event](), None
+        subscription.start_collecting()
+        position, missed, recovered = topic.position, list[Event](), None
         if self._since is not None:
-            past, recovered = await self._recover(self._since), False
+            past = await self._recover(self._since)
             if past is None:
                 return False
-            at, found = past
-            if found is not None:
-                missed, recovered = found, True
+            position = past[0]
+            missed = past[1] or []
+            recovered = past[1] is not None
         snapshot = await self._snapshot() if self._snapshot is not None and not recovered else None
-        await subscription.subscriber.wait_for_space(_size(missed, subscription.route))
+        await subscription.subscriber.wait_for_space(_total_size(missed, subscription.route))
         if subscription.subscriber.is_closed:
             raise Cancelled("The connection has ended.")
         self._check_left()
         if subscription.state is not State.COLLECTING:
             return False
-        self._answer(at, missed, recovered, snapshot)
+        self._answer(position, missed, recovered, snapshot)
         return True
 
     def _check_left(self) -> None:
         if self._subscription.state is State.LEFT:
             raise Cancelled("This subscription was ended, or begun again, before it was answered.")
 
-    def _answer(self, at: Position, missed: list[Event], recovered: bool | None, snapshot: Any) -> None:
+    def _answer(self, position: Position, missed: list[Event], recovered: bool | None, snapshot: Any) -> None:
         """Without an await, so that nothing comes in between.
 
         The position told is the one before the events that follow: a client that drops in between asks for them again.
         """
         topic, subscription = self._topic, self._subscription
-        told = Position(at.epoch, self._since.offset) if recovered and self._since is not None else at
-        if (reply := self._reply(told, recovered, snapshot)) is None:
-            subscription.hold(more=len(missed) + len(subscription.collected))
+        start = Position(position.epoch, self._since.offset) if recovered and self._since is not None else position
+        if (reply := self._reply(start, recovered, snapshot)) is None:
+            subscription.hold(extra=len(missed) + len(subscription.collected))
         else:
             subscription.subscriber.put(reply)
         for event in missed:
             subscription.deliver(event, topic.epoch)
-        last = at.offset
+        last = position.offset
         for event in subscription.collected:
             if not event.offset or event.offset > last:
                 subscription.deliver(event, topic.epoch)
                 last = event.offset or last
-        subscription.cursor, subscription.collected = last, []
+        subscription.cursor = last
+        subscription.collected = []
         if last <= topic.offset:
             topic.go_live(subscription)
         else:
             subscription.state = State.AHEAD
 
     # ------------------------------------------------------------------------------------------------ what was missed
-    async def _recover(self, since: Position) -> _Past | None:
+    async def _recover(self, since: Position) -> _Missed | None:
         """What was missed; None when the join has to begin again."""
         topic, history = self._topic, self._topic.history
         if history is None or not since.is_sane:
             return topic.position, None
-        past: _Past | None = topic.past(since) or await self._read(since, history)
+        past: _Missed | None = topic.events_since(since) or await self._read(since, history)
         if past is None:
             return None
-        at, missed = past
+        position, missed = past
         subscription = self._subscription
         if missed is None or len(missed) > self._max_recovered:
-            return at, None
-        return (at, None) if _size(missed, subscription.route) > subscription.subscriber.capacity // 2 else past
+            return position, None
+        is_large = _total_size(missed, subscription.route) > subscription.subscriber.capacity // 2
+        return (position, None) if is_large else past
 
-    async def _read(self, since: Position, history: History) -> _Past | None:
+    async def _read(self, since: Position, history: History) -> _Missed | None:
         """The layer's answer, or another's who came back just before: one reads, those behind it look at that first."""
         topic = self._topic
         pages = topic.pages = topic.pages or Pages()
         pages.waiting += 1
         try:
             async with pages.lock:
-                return topic.past(since) or pages.past(since, topic) or await self._read_page(since, history, pages)
+                return (
+                    topic.events_since(since)
+                    or pages.events_since(since, topic)
+                    or await self._read_page(since, history, pages)
+                )
         finally:
             pages.waiting -= 1
             if not pages.waiting and topic.pages is pages:
                 topic.pages = None
 
-    async def _read_page(self, since: Position, history: History, pages: Pages) -> _Past | None:
+    async def _read_page(self, since: Position, history: History, pages: Pages) -> _Missed | None:
         topic = self._topic
         if not topic.ready.is_set() or self._subscription.state is not State.COLLECTING:
             return None  # it lost its footing as we waited for our turn
@@ -145,5 +155,5 @@ class Join:
         return page.position, missed
 
 
-def _size(events: list[Event], route: str) -> int:
+def _total_size(events: list[Event], route: str) -> int:
     return sum(event.size_under(route) for event in events)

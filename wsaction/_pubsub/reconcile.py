@@ -34,9 +34,11 @@ class Reconciler:
         check_grace: float = CHECK_GRACE,
         max_reads: int = MAX_READS,
     ) -> None:
+        self._layer = layer
+        self._tasks = tasks
+        self._check_interval = check_interval
         self._check_grace = check_grace
-        self._layer, self._tasks = layer, tasks
-        self._check_interval, self._max_fill = check_interval, max_fill
+        self._max_fill = max_fill
         self._reads = asyncio.Semaphore(max_reads)
 
     async def read(self, topic: Topic, history: History, since: Position | None, limit: int, own: bool = False) -> Page:
@@ -56,7 +58,7 @@ class Reconciler:
         try:
             while topic.confirmed and topic.is_wanted:
                 try:
-                    settled = await self._try(topic, history)
+                    settled = await self._read_and_apply(topic, history)
                 except Exception as exc:
                     if not isinstance(exc, LayerUnavailable):
                         logger.exception("the layer failed to read topic %r; trying again", topic.name)
@@ -68,15 +70,17 @@ class Reconciler:
         finally:
             topic.reconciling = False
 
-    async def _try(self, topic: Topic, history: History) -> bool:
+    async def _read_and_apply(self, topic: Topic, history: History) -> bool:
         """Reads from where the topic stands, applies that and what was heard meanwhile; whether it all fitted."""
-        generation, heard, topic.overrun = topic.generation, len(topic.backlog), False
-        since = topic.position if topic.known else None
-        page = await self.read(topic, history, since, self._max_fill, own=topic.known)
+        generation = topic.generation
+        heard_before = len(topic.backlog)
+        topic.overrun = False
+        since = topic.position if topic.has_position else None
+        page = await self.read(topic, history, since, self._max_fill, own=topic.has_position)
         if generation != topic.generation:
             return False  # the connection was lost as we read: what was published since then would be missing
         topic.absorb(page)
-        return topic.work_off(heard)
+        return topic.apply_backlog(heard_before)
 
     # ------------------------------------------------------------------------------------------------ a quiet loss
     async def check(self, topics: dict[str, Topic]) -> None:
@@ -84,7 +88,7 @@ class Reconciler:
         while True:
             await asyncio.sleep(self._check_interval * random.uniform(0.75, 1.25))  # noqa: S311  # nothing secret
             try:
-                behind = await self._behind(list(topics.values()))
+                behind = await self._find_behind(list(topics.values()))
             except LayerUnavailable:
                 continue  # it is being looked for
             except Exception:  # what others wrote into the layer may be anything
@@ -92,12 +96,12 @@ class Reconciler:
                 continue
             if behind:
                 await asyncio.sleep(self._check_grace)
-            for topic, stood in behind:
-                if topic.ready.is_set() and topic.position == stood:
+            for topic, position in behind:
+                if topic.ready.is_set() and topic.position == position:
                     logger.warning("messages of topic %r were lost without a word; catching up", topic.name)
                     self.settle(topic)
 
-    async def _behind(self, topics: list[Topic]) -> list[tuple[Topic, Position]]:
+    async def _find_behind(self, topics: list[Topic]) -> list[tuple[Topic, Position]]:
         """Those that stand elsewhere than the layer says, with where they stand; some have a message on its way."""
         behind: list[tuple[Topic, Position]] = []
         settled = [(topic, topic.history) for topic in topics if topic.history is not None and topic.ready.is_set()]

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from wsaction._utils.tasks import Tasks, is_being_cancelled
 from wsaction._utils.timer import Alarm
 from wsaction.layers.base import Position
 
-__all__ = ("Answers", "Filter", "FilteredSubscription", "NotKnown", "State", "Subscriber", "Subscription")
+__all__ = ("Filter", "FilteredSubscription", "NotKnown", "ReplyRecipient", "State", "Subscriber", "Subscription")
 
 logger = logging.getLogger("wsaction")
 
@@ -61,7 +61,7 @@ class Subscriber(Protocol):
         """Ends it."""
 
 
-class Answers:
+class ReplyRecipient:
     """Who is told the reply to subscribing again, behind the events that come before it: even once he has left."""
 
     __slots__ = ("take",)
@@ -77,15 +77,15 @@ class _Reply:
     text: str
 
 
+@dataclass(slots=True)
 class _Hold:
     """What a subscription is told while its permissions are asked again, or the reply that goes before is not made."""
 
-    __slots__ = ("count", "kept", "most", "overrun", "take")
-
-    def __init__(self, take: Callable[[Any], None]) -> None:
-        self.take, self.count, self.most = take, 0, MAX_HELD
-        self.kept: deque[Any] = deque()
-        self.overrun = False  # whether more came than may be kept
+    take: Callable[[Any], None]
+    limit: int
+    count: int = 0
+    items: deque[Any] = field(default_factory=deque)
+    overrun: bool = False  # whether more came than may be kept
 
 
 class State(Enum):
@@ -107,7 +107,8 @@ class Subscription:
     take: Callable[[Any], None]
 
     def __init__(self, subscriber: Subscriber, route: str) -> None:
-        self.subscriber, self.route = subscriber, route
+        self.subscriber = subscriber
+        self.route = route
         self.state = State.WAITING
         self.collected: list[Event] = []
         self.cursor = 0  # the offset that it was answered up to
@@ -121,11 +122,12 @@ class Subscription:
         """Whether it is yet to be answered."""
         return self.state in (State.WAITING, State.COLLECTING, State.STALE)
 
-    def collect(self) -> None:
+    def start_collecting(self) -> None:
         """Begins to keep events, from here on."""
-        self.state, self.collected = State.COLLECTING, []
+        self.state = State.COLLECTING
+        self.collected = []
 
-    def keep(self, event: Event) -> None:
+    def collect(self, event: Event) -> None:
         """Keeps an event for when it is answered."""
         if len(self.collected) < MAX_COLLECTED:
             self.collected.append(event)
@@ -135,26 +137,30 @@ class Subscription:
     def restart(self) -> None:
         """What was noted is no longer true."""
         if self.is_joining:
-            self.state, self.collected = State.STALE, []
+            self.state = State.STALE
+            self.collected = []
 
     def leave(self) -> None:
         """It is told nothing more, whatever is on its way, but for the replies among it."""
-        self.state, self.collected, self.take = State.LEFT, [], _nothing
+        self.state = State.LEFT
+        self.collected = []
+        self.take = _ignore
         hold, self._hold = self._hold, None
-        for reply in hold.kept if hold is not None else ():
+        for reply in hold.items if hold is not None else ():
             if isinstance(reply, _Reply):
                 self.subscriber.put(reply.text)
 
     # ------------------------------------------------------------------------------------------------ held back
-    def hold(self, more: int = 0) -> None:
-        """Keeps back what it is told from now on, until `go_on` was called as often. ``more``: so many events are
+    def hold(self, extra: int = 0) -> None:
+        """Keeps back what it is told from now on, until `resume` was called as often. ``extra``: so many events are
         about to be kept that do not count."""
         if self._hold is None:
-            self._hold, self.take = _Hold(self.take), self._keep_back
+            self._hold = _Hold(self.take, MAX_HELD)
+            self.take = self._hold_back
         self._hold.count += 1
-        self._hold.most += more
+        self._hold.limit += extra
 
-    def go_on(self) -> bool:
+    def resume(self) -> bool:
         """Tells it what was kept back, once nobody holds it any more; nothing where it was left meanwhile.
 
         Whether more came than could be kept, so that it has to load again.
@@ -164,33 +170,35 @@ class Subscription:
         hold.count -= 1
         if hold.count:
             return False
-        self._hold, self.take = None, hold.take
-        for what in hold.kept:
-            if isinstance(what, _Reply):
-                self.answer(what.text)
+        self._hold = None
+        self.take = hold.take
+        for item in hold.items:
+            if isinstance(item, _Reply):
+                self.answer(item.text)
             else:
-                self.take(what)
+                self.take(item)
         return hold.overrun
 
-    def _keep_back(self, what: Any) -> None:
-        hold, is_reply = self._hold, isinstance(what, _Reply)
-        if hold is None or (is_reply and len(hold.kept) >= hold.most):
-            why = f"slow consumer; {MAX_HELD} replies and events wait for a subscription"
-            self.subscriber.close(TRY_AGAIN_LATER, why)
-        elif is_reply or (len(hold.kept) < hold.most and not hold.overrun):
-            hold.kept.append(what)
+    def _hold_back(self, item: Any) -> None:
+        hold = self._hold
+        is_reply = isinstance(item, _Reply)
+        if hold is None or (is_reply and len(hold.items) >= hold.limit):
+            reason = f"slow consumer; {MAX_HELD} replies and events wait for a subscription"
+            self.subscriber.close(TRY_AGAIN_LATER, reason)
+        elif is_reply or (len(hold.items) < hold.limit and not hold.overrun):
+            hold.items.append(item)
         elif not hold.overrun:
             hold.overrun = True
-            hold.kept = deque(one for one in hold.kept if isinstance(one, _Reply))
+            hold.items = deque(each for each in hold.items if isinstance(each, _Reply))
 
     # ------------------------------------------------------------------------------------------------ told
-    def refilter(self, filter: Filter | None) -> None:
+    def replace_filter(self, filter: Filter | None) -> None:
         """It was asked for again, and what it may see is asked of the new filter."""
 
     def answer(self, reply: str) -> None:
         """Sends it a reply, behind what it has yet to be told."""
         if self._hold is not None:
-            self._keep_back(_Reply(reply))
+            self._hold_back(_Reply(reply))
         else:
             self.subscriber.put(reply)
 
@@ -201,15 +209,15 @@ class Subscription:
         else:
             self.take(event.under(self.route))
 
-    def skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
+    def skip(self, event: Event, epoch: str, send: Callable[[str], None]) -> None:
         """It is not told this one; now and then it is told where it stands, so that its position stays in the past.
 
-        ``tell`` tells it that, behind all that comes before the event.
+        ``send`` tells it that, behind all that comes before the event.
         """
         self.skipped += 1
         if self.skipped >= SKIPS_BEFORE_POSITION and event.offset:
             self.skipped = 0
-            tell(encode_notice("$position", self.route, Position(epoch, event.offset)))
+            send(encode_notice("$position", self.route, Position(epoch, event.offset)))
 
 
 class FilteredSubscription(Subscription):
@@ -219,15 +227,27 @@ class FilteredSubscription(Subscription):
     for its event, as one that fails. No event has a timer of its own: one alarm looks when the last one was asked of.
     """
 
-    __slots__ = ("_alarm", "_asked", "_filter", "_filtering", "_is_late", "_loop", "_patience", "_queue", "_tasks")
+    __slots__ = (
+        "_alarm",
+        "_filter",
+        "_filter_started",
+        "_filter_timeout",
+        "_filtering",
+        "_has_timed_out",
+        "_loop",
+        "_queue",
+        "_tasks",
+    )
 
     def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, patience: float) -> None:
         super().__init__(subscriber, route)
-        self._filter, self._tasks, self._patience = filter, tasks, patience
+        self._filter = filter
+        self._filter_timeout = patience
+        self._tasks = tasks
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(self._loop, self._look)
-        self._asked = 0.0  # when the filter was asked last
-        self._is_late = False  # whether it was given up
+        self._alarm = Alarm(self._loop, self._check_deadline)
+        self._filter_started = 0.0  # when the filter was asked last
+        self._has_timed_out = False  # whether it was given up
         self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
         self._filtering: Any = None
         self.take = self._enqueue
@@ -248,7 +268,7 @@ class FilteredSubscription(Subscription):
         if self._filtering is not None:
             self._filtering.cancel()
 
-    def refilter(self, filter: Filter | None) -> None:
+    def replace_filter(self, filter: Filter | None) -> None:
         self._filter = filter or self._filter
 
     def answer(self, reply: str) -> None:
@@ -266,19 +286,19 @@ class FilteredSubscription(Subscription):
             return
         self._queue.append(item)
         if self._filtering is None:
-            self._asked = self._loop.time()
-            self._alarm.by(self._asked + self._patience)
+            self._filter_started = self._loop.time()
+            self._alarm.by(self._filter_started + self._filter_timeout)
             self._filtering = self._tasks.start(self._filter_all)
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         """Gives the filter up that was asked too long ago."""
         if self._filtering is None:
             return
-        if self._loop.time() - self._asked >= self._patience:
-            self._is_late = True
+        if self._loop.time() - self._filter_started >= self._filter_timeout:
+            self._has_timed_out = True
             self._filtering.cancel()
-            self._asked = self._loop.time()  # what does not end by that is cancelled again
-        self._alarm.by(self._asked + self._patience)
+            self._filter_started = self._loop.time()  # what does not end by that is cancelled again
+        self._alarm.by(self._filter_started + self._filter_timeout)
 
     async def _filter_all(self) -> None:
         try:
@@ -293,23 +313,23 @@ class FilteredSubscription(Subscription):
         finally:
             self._filtering = None
 
-    async def _ask(self, event: Event) -> str | None:
+    async def _call_filter(self, event: Event) -> str | None:
         """What the filter says; ``TimeoutError`` once it was given up."""
-        self._asked = self._loop.time()
+        self._filter_started = self._loop.time()
         try:
             return await self._filter(event)
         except asyncio.CancelledError:
-            if not self._is_late or self.state is State.LEFT:
+            if not self._has_timed_out or self.state is State.LEFT:
                 raise
-            raise TimeoutError(f"it took longer than {self._patience:g} s") from None
+            raise TimeoutError(f"it took longer than {self._filter_timeout:g} s") from None
         finally:
-            if self._is_late:
-                self._is_late = False
+            if self._has_timed_out:
+                self._has_timed_out = False
                 self._filtering.uncancel()
 
     async def _filter_one(self, event: Event, epoch: str) -> None:
         try:
-            text = await self._ask(event)
+            text = await self._call_filter(event)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 raise  # it was left; else what the filter awaited was cancelled, which is a failure like any other
@@ -317,13 +337,13 @@ class FilteredSubscription(Subscription):
             if not isinstance(exc, NotKnown):
                 logger.exception("the filter of a subscription to %r failed", self.route)
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
-        tell = _nothing if self.state is State.LEFT else self.subscriber.put
+        send = _ignore if self.state is State.LEFT else self.subscriber.put
         if text is None:
-            self.skip(event, epoch, tell)
+            self.skip(event, epoch, send)
         else:
             self.skipped = 0
-            tell(reroute(text, self.route))
+            send(reroute(text, self.route))
 
 
-def _nothing(_: Any) -> None:
+def _ignore(_: Any) -> None:
     """What is told to one that has left."""

@@ -15,11 +15,11 @@ from itertools import islice
 from wsaction._protocol.event_frames import encode_notice
 from wsaction._protocol.scope import is_loaded
 from wsaction._pubsub.event import Event
-from wsaction._pubsub.fanout import Fanout, Lane
-from wsaction._pubsub.subscription import Answers, FilteredSubscription, State, Subscription
+from wsaction._pubsub.fanout import Fanout, JobQueue
+from wsaction._pubsub.subscription import FilteredSubscription, ReplyRecipient, State, Subscription
 from wsaction.layers.base import History, Page, Position
 
-__all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Rings", "Topic")
+__all__ = ("MAX_BACKLOG", "RING", "Message", "OnEvent", "Rings", "Topic")
 
 RING = 64  # newest events that a process keeps of each topic, for those who were away for a moment
 MAX_RING_BYTES = 262_144  # of those
@@ -29,7 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two times that subscri
 CALM = 30.0  # seconds without a loss after which the next one is told at once again
 MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; past it the layer is read once more
 
-Heard = tuple[str, int, bytes]  # epoch, offset, body: a message that waits
+Message = tuple[str, int, bytes]  # epoch, offset, body: a message that waits
 OnEvent = Callable[[str, str, int], None]  # is told of a topic, the name of an event there, and to how many it is told
 _Recipients = tuple[list[tuple[str, tuple[Subscription, ...]]], tuple[Subscription, ...]]
 
@@ -38,10 +38,34 @@ class Topic:
     """A topic that somebody in this process is subscribed to, or was until just now."""
 
     __slots__ = (
-        "_fanout", "_owed", "_pause", "_recipients", "_resynced", "_rings", "_timer", "backlog", "confirmed",
-        "confirmed_at", "epoch", "generation", "history", "joining", "known", "lane", "linger", "live", "name",
-        "offset", "on_event", "overrun", "pages", "ready", "reconciling", "ring", "ring_size",
-    )  # fmt: skip
+        "_awaiting_resync",
+        "_fanout",
+        "_last_resync",
+        "_pause",
+        "_recipients",
+        "_resync_timer",
+        "_rings",
+        "backlog",
+        "confirmed",
+        "confirmed_at",
+        "epoch",
+        "generation",
+        "has_position",
+        "history",
+        "joining",
+        "linger_timer",
+        "live",
+        "name",
+        "offset",
+        "on_event",
+        "overrun",
+        "pages",
+        "queue",
+        "ready",
+        "reconciling",
+        "ring",
+        "ring_size",
+    )
 
     def __init__(
         self,
@@ -51,9 +75,12 @@ class Topic:
         on_event: OnEvent | None = None,
         rings: "Rings | None" = None,
     ) -> None:
-        self.name, self.history, self.on_event = name, history, on_event
-        self.epoch, self.offset = "", 0
-        self.known = False  # whether it has a position
+        self.name = name
+        self.history = history
+        self.on_event = on_event
+        self.epoch = ""
+        self.offset = 0
+        self.has_position = False  # whether it has a position
         self._rings = rings or Rings()
         self.ring: deque[Event] = deque(maxlen=self._rings.events)  # the newest, without a hole up to `offset`
         self.ring_size = 0  # bytes
@@ -63,17 +90,18 @@ class Topic:
         self.confirmed_at = 0.0  # since when, by the loop's clock
         self.generation = 0  # how often that has changed
         self.ready = asyncio.Event()  # set: confirmed and reconciled, so that nothing up to `offset` is missing
-        self.backlog: list[Heard] = []  # heard while not ready
+        self.backlog: list[Message] = []  # heard while not ready
         self.overrun = False  # more was heard than the backlog holds
         self.reconciling = False
         self.pages: Pages | None = None
-        self.linger: asyncio.TimerHandle | None = None  # until it is let go
-        self.lane: Lane = deque()
+        self.linger_timer: asyncio.TimerHandle | None = None  # until it is let go
+        self.queue: JobQueue = deque()
         self._fanout = fanout
         self._recipients: _Recipients | None = None
-        self._resynced, self._pause = -math.inf, 0.0  # when all were last told to load again, and how long that holds
-        self._owed: dict[Subscription, None] = {}  # who is told nothing before that, when the pause is over
-        self._timer: asyncio.TimerHandle | None = None
+        self._last_resync = -math.inf  # when all were last told to load again
+        self._pause = 0.0  # and how long that holds
+        self._awaiting_resync: dict[Subscription, None] = {}  # who is told nothing before that, when the pause is over
+        self._resync_timer: asyncio.TimerHandle | None = None
 
     @property
     def position(self) -> Position:
@@ -83,45 +111,46 @@ class Topic:
     @property
     def is_wanted(self) -> bool:
         """Whether anybody is here, or may be back in a moment."""
-        return bool(self.live or self.joining or self._owed or self.linger)
+        return not self.is_empty or self.linger_timer is not None
 
     @property
     def is_empty(self) -> bool:
         """Whether nobody is here."""
-        return not (self.live or self.joining or self._owed)
+        return not (self.live or self.joining or self._awaiting_resync)
 
     # ------------------------------------------------------------------------------------------------ what layers say
     def confirm(self) -> bool:
         """From here on everything arrives. Whether it has to be reconciled."""
         self.generation += 1
-        self.confirmed, self.confirmed_at = True, asyncio.get_running_loop().time()
+        self.confirmed = True
+        self.confirmed_at = asyncio.get_running_loop().time()
         if self.history is not None:
             self.ready.clear()
             return True
-        if self.known:
+        if self.has_position:
             self.resync()
-        self.known = True
+        self.has_position = True
         self.ready.set()
         return False
 
-    def lose(self) -> None:
+    def unconfirm(self) -> None:
         """Nothing arrives."""
         self.generation += 1
         self.confirmed = False
         self.ready.clear()
         self.backlog.clear()  # the read that follows has it too
 
-    def hear(self, epoch: str, offset: int, body: bytes) -> bool:
+    def receive(self, epoch: str, offset: int, body: bytes) -> bool:
         """A message came. Whether it has to be reconciled."""
         if not self.confirmed:
             return False
         if self.history is None or not epoch:
-            self._hear_of_no_history(body)
+            self._receive_without_history(body)
             return False
         if self.ready.is_set():
             if epoch == self.epoch and offset <= self.offset:
                 return False  # known
-            if self._follows(epoch, offset, body):
+            if self._is_next(epoch, offset, body):
                 self.apply(Event(offset, body))
                 return False
             self.ready.clear()
@@ -133,16 +162,16 @@ class Topic:
             self.overrun = True
         return False
 
-    def _hear_of_no_history(self, body: bytes) -> None:
+    def _receive_without_history(self, body: bytes) -> None:
         if body:
             self.apply(Event(0, body))
         elif self.history is None:
             self.resync()
 
-    def _follows(self, epoch: str, offset: int, body: bytes) -> bool:
+    def _is_next(self, epoch: str, offset: int, body: bytes) -> bool:
         return epoch == self.epoch and offset == self.offset + 1 and bool(body)
 
-    def work_off(self, heard_before: int) -> bool:
+    def apply_backlog(self, heard_before: int) -> bool:
         """Applies the backlog, of which so much was heard before the layer was read; whether all of it fitted.
 
         What was heard before must be in the page that was read. What is not there all the same is of a dead epoch or
@@ -151,13 +180,13 @@ class Topic:
         backlog, self.backlog = self.backlog, []
         if self.overrun:
             return False
-        for at, (epoch, offset, body) in enumerate(backlog):
+        for index, (epoch, offset, body) in enumerate(backlog):
             if epoch == self.epoch and offset <= self.offset:
                 continue
-            if self._follows(epoch, offset, body):
+            if self._is_next(epoch, offset, body):
                 self.apply(Event(offset, body))
-            elif at >= heard_before:
-                self.backlog = backlog[at:]
+            elif index >= heard_before:
+                self.backlog = backlog[index:]
                 return False
         return True
 
@@ -169,14 +198,14 @@ class Topic:
             self._remember(event)
         for subscription in tuple(self.joining) if self.joining else ():
             if subscription.state is State.COLLECTING:
-                subscription.keep(event)
+                subscription.collect(event)
             elif subscription.state is State.AHEAD:
-                self._catch_up(subscription, event)
-        told = self._tell(event) if self.live else 0
+                self._pass_to_ahead(subscription, event)
+        recipients = self._send(event) if self.live else 0
         if self.on_event is not None:
-            self.on_event(self.name, event.message["event"], told)
+            self.on_event(self.name, event.message["event"], recipients)
 
-    def _catch_up(self, subscription: Subscription, event: Event) -> None:
+    def _pass_to_ahead(self, subscription: Subscription, event: Event) -> None:
         """It was answered up to its cursor, which the topic may have passed now."""
         if not event.offset:
             subscription.deliver(event, self.epoch)
@@ -185,22 +214,23 @@ class Topic:
 
     def absorb(self, page: Page) -> None:
         """Moves by what the layer read for our position."""
-        at = page.position
-        if not self.known:
-            self.epoch, self.offset, self.known = at.epoch, at.offset, True
+        position = page.position
+        if not self.has_position:
+            self.epoch, self.offset = position.epoch, position.offset
+            self.has_position = True
         elif page.events is None:
-            self.epoch, self.offset = at.epoch, self._heard_from(at)
+            self.epoch, self.offset = position.epoch, self._offset_after_loss(position)
             self.forget_ring()
             self.resync()
         else:
-            ahead_of_loss = self._rename(at.epoch, page.shared) if at.epoch != self.epoch else []
+            ahead_of_loss = self._change_epoch(position.epoch, page.shared) if position.epoch != self.epoch else []
             for offset, body in page.events:
                 self.apply(Event(offset, body))
             for subscription in ahead_of_loss:
                 subscription.take(encode_notice("$resync", subscription.route, self.position))
                 self.go_live(subscription)
 
-    def _heard_from(self, at: Position) -> int:
+    def _offset_after_loss(self, position: Position) -> int:
         """The offset from which on it counts where its past was lost.
 
         Subscribers of routes load again, and need not be told what was heard before that: it is the position itself.
@@ -208,25 +238,25 @@ class Topic:
         same.
         """
         if is_loaded(self.name):
-            return at.offset
-        heard = {offset for epoch, offset, body in self.backlog if epoch == at.epoch and body}
-        offset = at.offset
-        while offset in heard:
+            return position.offset
+        waiting = {offset for epoch, offset, body in self.backlog if epoch == position.epoch and body}
+        offset = position.offset
+        while offset in waiting:
             offset -= 1
         return offset
 
-    def _rename(self, epoch: str, shared: int) -> list[Subscription]:
+    def _change_epoch(self, epoch: str, shared: int) -> list[Subscription]:
         """Nothing was lost, but offsets count on in another epoch. Returns those that were answered with events that
         are gone: of the old epoch, after offset ``shared``."""
         self.epoch = epoch
-        self.notify("$position")
+        self._notify("$position", tuple(self.live))
         ahead_of_loss = []
         for subscription in tuple(self.joining):
             if subscription.state is not State.AHEAD:
                 subscription.restart()
             elif subscription.cursor <= shared:
-                at = Position(epoch, subscription.cursor)
-                subscription.take(encode_notice("$position", subscription.route, at))
+                position = Position(epoch, subscription.cursor)
+                subscription.take(encode_notice("$position", subscription.route, position))
             else:
                 ahead_of_loss.append(subscription)
                 del self.joining[subscription]
@@ -246,52 +276,55 @@ class Topic:
             else:
                 subscription.restart()
         loop = asyncio.get_running_loop()
-        if self._timer is None and loop.time() >= self._resynced + self._pause:
-            self._tell_resync(tuple(self.live))
+        if self._resync_timer is None and loop.time() >= self._last_resync + self._pause:
+            self._send_resync(tuple(self.live))
             return
-        self._owed.update(self.live)
+        self._awaiting_resync.update(self.live)
         if is_loaded(self.name):
             self.live.clear()
             self._recipients = None
-        if self._timer is None:
-            self._timer = loop.call_at(self._resynced + self._pause, self._tell_owed)
+        if self._resync_timer is None:
+            self._resync_timer = loop.call_at(self._last_resync + self._pause, self._resync_waiting)
 
-    def _tell_owed(self) -> None:
-        owed, self._owed, self._timer = tuple(self._owed), {}, None
-        for subscription in owed:
+    def _resync_waiting(self) -> None:
+        waiting = tuple(self._awaiting_resync)
+        self._awaiting_resync.clear()
+        self._resync_timer = None
+        for subscription in waiting:
             self.go_live(subscription)
-        self._tell_resync(owed)
+        self._send_resync(waiting)
 
-    def _tell_resync(self, subscriptions: Sequence[Subscription]) -> None:
+    def _send_resync(self, subscriptions: Sequence[Subscription]) -> None:
         now = asyncio.get_running_loop().time()
-        is_calm = now - self._resynced > CALM
+        is_calm = now - self._last_resync > CALM
         self._pause = FIRST_PAUSE if is_calm else min(2 * self._pause, LONGEST_PAUSE)
-        self._resynced = now
+        self._last_resync = now
         self._notify("$resync", subscriptions)
 
     @property
-    def is_owing(self) -> bool:
+    def is_resync_pending(self) -> bool:
         """Whether anybody is yet to be told to load again."""
-        return self._timer is not None
+        return self._resync_timer is not None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Nobody is told anything any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._resync_timer is not None:
+            self._resync_timer.cancel()
+            self._resync_timer = None
         self.forget_ring()
 
     # ------------------------------------------------------------------------------------------------ its past
     def _remember(self, event: Event) -> None:
         """Keeps the newest events, within bounds."""
-        before, ring = self.ring_size, self.ring
+        ring = self.ring
+        size_before = self.ring_size
         self.ring_size += event.size + EVENT_BYTES
         if len(ring) == ring.maxlen:
             self.ring_size -= ring[0].size + EVENT_BYTES
         ring.append(event)
         while self.ring_size > self._rings.ring_bytes:
             self.ring_size -= ring.popleft().size + EVENT_BYTES
-        self._rings.grow(self, self.ring_size - before)
+        self._rings.grow(self, self.ring_size - size_before)
 
     def forget_ring(self) -> None:
         """Keeps none: whoever was away for a moment is told from the layer's history."""
@@ -299,7 +332,7 @@ class Topic:
         self.ring.clear()
         self.ring_size = 0
 
-    def past(self, since: Position) -> tuple[Position, list[Event]] | None:
+    def events_since(self, since: Position) -> tuple[Position, list[Event]] | None:
         """What came after ``since``, as far as this process remembers, and where that ends."""
         if since.epoch != self.epoch or not self.offset - len(self.ring) <= since.offset <= self.offset:
             return None
@@ -318,71 +351,67 @@ class Topic:
         """It is told nothing any more."""
         subscription.leave()
         self.joining.pop(subscription, None)
-        self._owed.pop(subscription, None)
+        self._awaiting_resync.pop(subscription, None)
         if subscription in self.live:
             del self.live[subscription]
             self._recipients = None
 
-    def tell_one(self, subscription: Subscription, text: str) -> None:
+    def send_to(self, subscription: Subscription, text: str) -> None:
         """Tells a live subscription something, behind what it has yet to be told."""
-        self._fanout.send(self.lane, text, (subscription,))
+        self._fanout.send(self.queue, text, (subscription,))
 
     def answer(self, subscription: Subscription, reply: str) -> None:
         """Sends a reply, behind what its subscription has yet to be told."""
-        self._fanout.send(self.lane, reply, (Answers(subscription),))
+        self._fanout.send(self.queue, reply, (ReplyRecipient(subscription),))
 
     def resync_one(self, subscription: Subscription) -> None:
         """One that is subscribed loads again, and counts from where it will have been told everything."""
         if subscription.state is State.LIVE:
-            self.tell_one(subscription, encode_notice("$resync", subscription.route, self.position))
+            self.send_to(subscription, encode_notice("$resync", subscription.route, self.position))
         elif subscription.state is State.AHEAD:
-            at = Position(self.epoch, subscription.cursor)
-            subscription.take(encode_notice("$resync", subscription.route, at))
-
-    def notify(self, event: str) -> None:
-        """Tells all that are live where they stand."""
-        self._notify(event, tuple(self.live))
+            position = Position(self.epoch, subscription.cursor)
+            subscription.take(encode_notice("$resync", subscription.route, position))
 
     def _notify(self, event: str, subscriptions: Sequence[Subscription]) -> None:
         for route in {subscription.route for subscription in subscriptions}:
-            some = tuple(subscription for subscription in subscriptions if subscription.route == route)
-            self._fanout.send(self.lane, encode_notice(event, route, self.position), some)
+            group = tuple(subscription for subscription in subscriptions if subscription.route == route)
+            self._fanout.send(self.queue, encode_notice(event, route, self.position), group)
 
-    def _tell(self, event: Event) -> int:
+    def _send(self, event: Event) -> int:
         """Tells all that are live, each under its route, but the one that is excluded; says how many these are."""
         if self._recipients is None:
-            self._recipients = self._sorted()
+            self._recipients = self._group_recipients()
         plain, filtered = self._recipients
-        told = 0
-        for route, some in plain:
+        count = 0
+        for route, group in plain:
             if event.excludes is not None:
-                some = self._without(some, event)
-            if some:
-                self._fanout.send(self.lane, event.under(route), some)
-                told += len(some)
+                group = self._skip_excluded(group, event)
+            if group:
+                self._fanout.send(self.queue, event.under(route), group)
+                count += len(group)
         if event.excludes is not None:
-            filtered = self._without(filtered, event)
+            filtered = self._skip_excluded(filtered, event)
         if filtered:
-            self._fanout.send(self.lane, (event, self.epoch), filtered)
-        return told + len(filtered)
+            self._fanout.send(self.queue, (event, self.epoch), filtered)
+        return count + len(filtered)
 
-    def _sorted(self) -> _Recipients:
+    def _group_recipients(self) -> _Recipients:
         """All that are live: those that need not be asked about, by route, and those that have to be."""
         plain: dict[str, list[Subscription]] = {}
-        for one in self.live:
-            if not isinstance(one, FilteredSubscription):
-                plain.setdefault(one.route, []).append(one)
-        filtered = tuple(one for one in self.live if isinstance(one, FilteredSubscription))
-        return [(route, tuple(some)) for route, some in plain.items()], filtered
+        filtered: list[Subscription] = []
+        for subscription in self.live:
+            is_filtered = isinstance(subscription, FilteredSubscription)
+            (filtered if is_filtered else plain.setdefault(subscription.route, [])).append(subscription)
+        return [(route, tuple(group)) for route, group in plain.items()], tuple(filtered)
 
-    def _without(self, subscriptions: Sequence[Subscription], event: Event) -> tuple[Subscription, ...]:
+    def _skip_excluded(self, subscriptions: Sequence[Subscription], event: Event) -> tuple[Subscription, ...]:
         """All but those of the subscriber that is excluded."""
-        told = tuple(one for one in subscriptions if one.excluded_as != event.excludes)
-        if len(told) < len(subscriptions):
-            for one in subscriptions:
-                if one.excluded_as == event.excludes:
-                    one.skip(event, self.epoch, partial(self.tell_one, one))
-        return told
+        recipients = tuple(each for each in subscriptions if each.excluded_as != event.excludes)
+        if len(recipients) < len(subscriptions):
+            for subscription in subscriptions:
+                if subscription.excluded_as == event.excludes:
+                    subscription.skip(event, self.epoch, partial(self.send_to, subscription))
+        return recipients
 
 
 class Rings:
@@ -396,7 +425,9 @@ class Rings:
     def __init__(
         self, *, events: int = RING, ring_bytes: int = MAX_RING_BYTES, max_bytes: int = MAX_RINGS_BYTES
     ) -> None:
-        self.events, self.ring_bytes, self._max_bytes = events, ring_bytes, max_bytes
+        self.events = events
+        self.ring_bytes = ring_bytes
+        self._max_bytes = max_bytes
         self.size = 0  # bytes
         self._topics: OrderedDict[Topic, None] = OrderedDict()
 
@@ -428,16 +459,17 @@ class Pages:
 
     def note(self, since: Position, events: list[Event]) -> None:
         """Keeps a page, in the place of the last one; ``since`` in the epoch that it was read in."""
-        self._since, self._events = since, events
+        self._since = since
+        self._events = events
 
-    def past(self, since: Position, topic: Topic) -> tuple[Position, list[Event]] | None:
+    def events_since(self, since: Position, topic: Topic) -> tuple[Position, list[Event]] | None:
         """What came after ``since`` by the page and, after it, by the topic's ring, where they meet."""
-        known = self._since
-        if known is None or not known.epoch == since.epoch == topic.epoch or since.offset < known.offset:
+        start = self._since
+        if start is None or not start.epoch == since.epoch == topic.epoch or since.offset < start.offset:
             return None
-        end = known.offset + len(self._events)
-        newer = topic.past(Position(since.epoch, max(end, since.offset))) if end < topic.offset else (None, [])
+        end = start.offset + len(self._events)
+        newer = topic.events_since(Position(since.epoch, max(end, since.offset))) if end < topic.offset else (None, [])
         if newer is None or since.offset > max(end, topic.offset):
             return None
-        events = self._events[since.offset - known.offset :] + newer[1]
+        events = self._events[since.offset - start.offset :] + newer[1]
         return Position(topic.epoch, max(end, topic.offset)), events
