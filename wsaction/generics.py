@@ -35,7 +35,7 @@ from wsaction.mixins import (
     RetrieveModelMixin,
     Slot,
     UpdateModelMixin,
-    rebuilt,
+    resolve_parts,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of, total
 from wsaction.permissions._classes import require
@@ -133,8 +133,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
                     f"{cls.__name__}.{name} is a plain def, which may await nothing; load what it needs before, in "
                     "connect() or in check_permissions(), and keep it on self or self.consumer"
                 )
-        if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_noted"):
-            cls.get_object = _noted(cls.get_object)  # type: ignore[method-assign]
+        if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_recording"):
+            cls.get_object = _recording(cls.get_object)  # type: ignore[method-assign]
         shows_objects = getattr(cls, "retrieve", None) is not None
         shows_lists = overrides(cls, ListModelMixin, "list") or overrides(cls, generic, *_LIST_HOOKS)
         cls.decides_list = shows_objects and shows_lists
@@ -158,7 +158,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         Raises `NotFound`, `PermissionDenied`.
         """
         queryset = self.filter_queryset(self.get_queryset())
-        if (key := self._key()) is None:  # as a lookup, it would find what has no value there
+        if (key := self._lookup_value()) is None:  # as a lookup, it would find what has no value there
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
         if self.decides_object_permissions:
@@ -187,7 +187,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         """
         await self._on_its_loop(lambda: note_given(self, event, obj, before))
 
-    def _key(self) -> Any:
+    def _lookup_value(self) -> Any:
         name = self.lookup_url_kwarg or self.lookup_field
         captures, body = self.frame.kwargs, self.frame.body
         if name in captures:
@@ -202,14 +202,14 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         """What ``filter_backends`` leave of a queryset. Raises `wsaction.exceptions.InvalidParameters`."""
         if self.frame.call.query and self.frame.action is not None:
             check_query(self.query_params.multi_items(), self.known_parameters())
-        for backend in map(_instance, self.filter_backends):
+        for backend in map(_instance_of, self.filter_backends):
             queryset = backend.filter_queryset(queryset, self)
         return queryset
 
     @property
     def paginator(self) -> BasePagination | None:
         """What divides lists into pages; None where ``pagination_class`` is."""
-        paginator: BasePagination | None = _instance(self.pagination_class)
+        paginator: BasePagination | None = _instance_of(self.pagination_class)
         return paginator
 
     async def paginate_queryset(self, queryset: Any) -> Page | None:
@@ -227,7 +227,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     def get_ordering(self) -> Sequence[str]:
         """The order that an `OrderingFilter` finds; nothing without one."""
-        backends = [one for one in map(_instance, self.filter_backends) if hasattr(one, "get_ordering")]
+        backends = [each for each in map(_instance_of, self.filter_backends) if hasattr(each, "get_ordering")]
         return backends[0].get_ordering(self) if backends else ()
 
     def get_total_ordering(self) -> Sequence[str] | None:
@@ -238,9 +238,9 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     def known_parameters(self) -> Sequence[str]:
         """The query parameters that a list takes: its backends', its paginator's, and ``query_parameters``."""
-        backends = [name for one in map(_instance, self.filter_backends) for name in one.parameters(self)]
+        names = [name for backend in map(_instance_of, self.filter_backends) for name in backend.parameters(self)]
         paginator = self.paginator
-        return [*backends, *(() if paginator is None else paginator.parameters), *self.query_parameters]
+        return [*names, *(() if paginator is None else paginator.parameters), *self.query_parameters]
 
     # ---------------------------------------------------------------------------------------------- serializers
     def get_serializer_class(self) -> Serializer:
@@ -275,61 +275,63 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     @classmethod
     def resolve_annotation(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
         """An annotation with the serializers in the place of ``Input``, ``Output`` and the like, at any depth."""
-        slots = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Slot)]
-        if not slots:
-            return rebuilt(annotation, lambda part: cls.resolve_annotation(part, initkwargs))
-        told = _Mounted(cls, initkwargs)
+        slot = next((item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Slot)), None)
+        if slot is None:
+            return resolve_parts(annotation, lambda part: cls.resolve_annotation(part, initkwargs))
+        mounted = _Mounted(cls, initkwargs)
         try:
-            return _input(told, slots[0]) if slots[0] in (Slot.INPUT, Slot.PARTIAL_INPUT) else _output(told, slots[0])
+            return (_input_type if slot in (Slot.INPUT, Slot.PARTIAL_INPUT) else _output_type)(mounted, slot)
         except ImproperlyConfigured as exc:
             raise ImproperlyConfigured(f"{cls.__name__}: {exc}") from exc
 
     @classmethod
     def check_mounting(cls, view: ActionView) -> None:
-        told = _Mounted(cls, view.initkwargs)
-        functions = {action.function for action in view.actions.values()}
-        needy = [one for one in functions if one in _MODEL_ACTIONS]
-        if needy and told.queryset is None and not cls.decides_queryset:
+        mounted = _Mounted(cls, view.initkwargs)
+        queryset = mounted.queryset
+        model_actions = _MODEL_ACTIONS.intersection(action.function for action in view.actions.values())
+        if model_actions and queryset is None and not cls.decides_queryset:
             raise ImproperlyConfigured(f"{cls.__name__} needs a queryset, or a get_queryset() of its own")
-        if told.queryset is not None and not isinstance(told.queryset, type) and not hasattr(told.queryset, "get"):
+        if isinstance(queryset, type):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet({queryset.__name__}), not a class"
+            )
+        if queryset is not None and not hasattr(queryset, "get"):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
-                f"SQLAlchemyQuerySet(Card, sessionmaker), not {told.queryset!r:.80}"
+                f"SQLAlchemyQuerySet(Card, sessionmaker), not {queryset!r:.80}"
             )
-        if isinstance(told.queryset, type):
-            raise ImproperlyConfigured(
-                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet({told.queryset.__name__}), not a class"
-            )
-        shown = [one for one in needy if one is not DestroyModelMixin.destroy]
-        if shown and told.serializer_class is None and not told.decides("get_serializer_class"):
+        shows_objects = bool(model_actions - {DestroyModelMixin.destroy})
+        if shows_objects and mounted.serializer_class is None and not mounted.decides("get_serializer_class"):
             raise ImproperlyConfigured(
                 f"{cls.__name__} needs a serializer_class, or a get_serializer_class() of its own"
             )
-        creates = CreateModelMixin.create in needy and not told.decides_create
-        updates = UpdateModelMixin.update in needy and not told.decides_update
-        if (creates or updates) and not told.decides("get_queryset", "get_input_serializer_class", "validate"):
-            _check_storing(told)
-        for attribute in ("lookup_field", "version_field") if hasattr(told.queryset, "filter") else ():
+        creates = CreateModelMixin.create in model_actions and not mounted.decides_create
+        updates = UpdateModelMixin.update in model_actions and not mounted.decides_update
+        if (creates or updates) and not mounted.decides("get_queryset", "get_input_serializer_class", "validate"):
+            _check_storing(mounted)
+        for attribute in ("lookup_field", "version_field") if hasattr(queryset, "filter") else ():
             try:
-                if (name := getattr(told, attribute)) is not None:
-                    told.queryset.filter(**{name: None})
+                if (name := getattr(mounted, attribute)) is not None:
+                    queryset.filter(**{name: None})
             except FieldError as exc:
                 raise ImproperlyConfigured(f"{cls.__name__}.{attribute}: {exc}") from None
-        version, model = told.version_field, told.serializer_class
+        version, model = mounted.version_field, mounted.serializer_class
         if version is not None and model is not None and not shows(model, version):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.version_field is {version!r}, which {model.__name__} does not show; clients need it"
             )
-        if isinstance(told.filter_backends, str) or not isinstance(told.filter_backends, Sequence):
+        if isinstance(mounted.filter_backends, str) or not isinstance(mounted.filter_backends, Sequence):
             raise ImproperlyConfigured(f"{cls.__name__}.filter_backends is a sequence, as in (SearchFilter,)")
-        for one in (*map(_instance, told.filter_backends), paginator_of(told.pagination_class, f"{cls.__name__}.")):
-            if one is not None:
-                one.check(told)
+        paginator = paginator_of(mounted.pagination_class, f"{cls.__name__}.")
+        for part in (*map(_instance_of, mounted.filter_backends), paginator):
+            if part is not None:
+                part.check(mounted)
 
 
-def _check_storing(told: "_Mounted") -> None:
+def _check_storing(mounted: "_Mounted") -> None:
     """Refuses fields that clients write and whose columns cannot hold them."""
-    check, model = getattr(told.queryset, "check_storable", None), told.input_serializer_class or told.serializer_class
+    check = getattr(mounted.queryset, "check_storable", None)
+    model = mounted.input_serializer_class or mounted.serializer_class
     if check is None or model is None:
         return
     readonly = marked(model, ReadOnly)
@@ -338,20 +340,20 @@ def _check_storing(told: "_Mounted") -> None:
             try:
                 check(name, field.annotation)
             except FieldError as exc:
-                raise ImproperlyConfigured(f"{told.cls.__name__}: {exc}") from None
+                raise ImproperlyConfigured(f"{mounted.cls.__name__}: {exc}") from None
 
 
-def _noted(get_object: Any) -> Any:
+def _recording(get_object: Any) -> Any:
     """A ``get_object()`` of the application's own, which notes as the framework's does that it was asked, and how."""
 
     @wraps(get_object)
-    async def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
         obj = await get_object(self, *args, **kwargs)
         self.frame.asks_object = args, kwargs
         return obj
 
-    noted.is_noted = True  # type: ignore[attr-defined]
-    return noted
+    get_and_record.is_recording = True  # type: ignore[attr-defined]
+    return get_and_record
 
 
 _LIST_HOOKS = ("serialize_many", "get_paginated_response")
@@ -391,7 +393,7 @@ class _Mounted:
         return overrides(self.cls, GenericAsyncAPIActionHandler, *hooks)
 
 
-class _Announced:
+class _DocumentedAs:
     """An annotation that tells of a type and lets anything pass, where a hook decides for each frame."""
 
     def __init__(self, annotation: Any) -> None:
@@ -404,25 +406,26 @@ class _Announced:
         return handler(TypeAdapter(self.annotation).core_schema)
 
 
-def _input(told: _Mounted, slot: Slot) -> Any:
-    model = told.input_serializer_class or told.serializer_class
+def _input_type(mounted: _Mounted, slot: Slot) -> Any:
+    model = mounted.input_serializer_class or mounted.serializer_class
     return Any if model is None else Annotated[Any, input_model(model, slot is Slot.PARTIAL_INPUT)]
 
 
-def _output(told: _Mounted, slot: Slot) -> Any:
-    item: Any = Any if told.serializer_class is None else output_model(told.serializer_class)
-    announced, many = item, GenericAlias(list, (item,))
+def _output_type(mounted: _Mounted, slot: Slot) -> Any:
+    item: Any = Any if mounted.serializer_class is None else output_model(mounted.serializer_class)
+    documented = item
+    list_type = GenericAlias(list, (item,))
     if slot is Slot.LIST:
-        paginator = paginator_of(told.pagination_class)
-        announced = many if paginator is None else paginator.get_response_type(item)
+        paginator = paginator_of(mounted.pagination_class)
+        documented = list_type if paginator is None else paginator.get_response_type(item)
     elif slot is Slot.PAGES:
-        announced = many
-    if told.decides("get_serializer_class", "serialize", "serialize_many", "get_paginated_response"):
-        announced = Annotated[Any, _Announced(announced)]
-    return GenericAlias(AsyncIterator, (announced,)) if slot is Slot.PAGES else announced
+        documented = list_type
+    if mounted.decides("get_serializer_class", "serialize", "serialize_many", "get_paginated_response"):
+        documented = Annotated[Any, _DocumentedAs(documented)]
+    return GenericAlias(AsyncIterator, (documented,)) if slot is Slot.PAGES else documented
 
 
-def _instance(kind: Any) -> Any:
+def _instance_of(kind: Any) -> Any:
     return kind() if isinstance(kind, type) else kind
 
 

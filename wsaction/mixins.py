@@ -36,7 +36,7 @@ __all__ = (
     "RetrieveModelMixin",
     "Slot",
     "UpdateModelMixin",
-    "rebuilt",
+    "resolve_parts",
 )
 
 
@@ -57,7 +57,7 @@ OutputList: TypeAlias = Annotated[Any, Slot.LIST]  # a page of them as the pagin
 OutputPages: TypeAlias = Annotated[Any, Slot.PAGES]  # lists of them, of an async generator
 
 
-def rebuilt(annotation: Any, resolve_annotation: Callable[[Any], Any]) -> Any:
+def resolve_parts(annotation: Any, resolve_annotation: Callable[[Any], Any]) -> Any:
     """An annotation of others, ``list[Output] | None``, with what stands for these; itself where nothing does."""
     if _has_slots(getattr(annotation, "__value__", None)):  # `type Cards = list[Output]`
         return resolve_annotation(annotation.__value__)
@@ -71,7 +71,7 @@ def rebuilt(annotation: Any, resolve_annotation: Callable[[Any], Any]) -> Any:
 
 def _has_slots(part: Any) -> bool:
     return any(
-        isinstance(one, Slot) or _has_slots(one) for one in (*getattr(part, "__metadata__", ()), *get_args(part))
+        isinstance(item, Slot) or _has_slots(item) for item in (*getattr(part, "__metadata__", ()), *get_args(part))
     )
 
 
@@ -87,9 +87,9 @@ class CreateModelMixin:
         values = self.validate(data)
         if self.tells_changes and self.decides_create:
             obj, known = await watched(self, self.perform_create(values))
-            await note(self, "created", _returned(self, "perform_create", obj), known=known)
+            await note(self, "created", _check_returned(self, "perform_create", obj), known=known)
         elif (obj := await self.perform_create(values)) is None:
-            _returned(self, "perform_create", obj)
+            _check_returned(self, "perform_create", obj)
         return self.serialize(obj)
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
@@ -156,13 +156,13 @@ class UpdateModelMixin:
     async def update(self: Any, data: Input) -> Output:
         """Changes an object; what is left out gets its default."""
         obj = await self.get_object()
-        return self.serialize(await _updated(self, obj, self.validate(data, obj)))
+        return self.serialize(await _update(self, obj, self.validate(data, obj)))
 
     @async_action
     async def partial_update(self: Any, data: PartialInput) -> Output:
         """Changes of an object what is sent."""
         obj = await self.get_object()
-        return self.serialize(await _updated(self, obj, self.validate(data, obj, partial=True)))
+        return self.serialize(await _update(self, obj, self.validate(data, obj, partial=True)))
 
     async def perform_update(self: Any, obj: Any, values: dict[str, Any]) -> Any:
         """Changes the object and returns it as it is then."""
@@ -199,18 +199,18 @@ class DestroyModelMixin:
             await note(self, "deleted", obj, before)
 
 
-async def _updated(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
+async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     """The object after ``perform_update``; its change is noted."""
     if not (handler.tells_changes and handler.decides_update):
-        return _returned(handler, "perform_update", await handler.perform_update(obj, values))
+        return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
     obj, known = await watched(handler, handler.perform_update(obj, values))
-    obj = _returned(handler, "perform_update", obj)
+    obj = _check_returned(handler, "perform_update", obj)
     await note(handler, "updated", obj, before, known=known)
     return obj
 
 
-def _returned(handler: Any, hook: str, obj: Any) -> Any:
+def _check_returned(handler: Any, hook: str, obj: Any) -> Any:
     """The object that a hook returned; raises ``TypeError`` for none, which is easily forgotten."""
     if obj is None:
         raise TypeError(
