@@ -110,4 +110,4 @@ async def test_a_failing_recipient_does_not_stop_the_others(caplog: pytest.LogCa
     quick, _ = fanout(0.0)
     quick.send(deque(), "a", recipients)
     assert log == [(0, "a"), (2, "a")]
-    assert "a subscriber could not be told an event" in caplog.text
+    assert "an event could not be sent to a subscriber" in caplog.text

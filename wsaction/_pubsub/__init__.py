@@ -1,5 +1,5 @@
-"""The topics of one process: what a layer brings for a topic reaches its subscriptions here.
+"""The topics of one process: the layer delivers events to a topic, and the topic sends them to its subscriptions.
 
-`hub` holds the topics; read it first. An `event` is what the layer brings, a `topic` orders what comes, a
-`subscription` is one connection's, `join` is how it begins, `reconcile` finds what was lost, `fanout` sends to many.
+Read `hub` first: it holds the topics. `event` is one event, `topic` orders the events of a topic, `subscription` is one
+connection's subscription, `join` starts it, `reconcile` finds lost events, `fanout` sends to many subscriptions.
 """

@@ -1,4 +1,4 @@
-"""An event in this process: made once from what the layer delivers, and shared by all recipients."""
+"""An event in this process: decoded once from the layer's message, and shared by all recipients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from wsaction._protocol.frames import quote, size_of
 
 
 class Event:
-    """An event of a topic, in this process.
+    """One event of a topic, with the frame that recipients get.
 
-    ``frame`` is the text for every recipient and ``size`` its bytes; ``offset`` is 0 without history.
+    ``frame`` is the text of the frame, ``size`` an upper bound of its bytes. ``offset`` is 0 without history.
     ``Event(7, b'{"event":"moved","route":"boards/1/","data":3}').frame`` is
     ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
     """
@@ -22,12 +22,12 @@ class Event:
         self.offset = offset
         self.size = len(public) + 27
         self.frame = self.numbered(public.decode())
-        self.excludes: str | None = None  # the subscriber who does not get it
-        self.subject: Any = None  # the object of the event, to check whether a recipient may see it
-        self.shared: Any = None  # what the filter of one recipient has read, for those of the others
+        self.excludes: str | None = None  # the name of the subscriber that does not get it
+        self.subject: Any = None  # the object of the event, from which filters decide whether a recipient may see it
+        self.shared: Any = None  # data that one recipient's filter has read, for the filters of other recipients
         self._message: Mapping[str, Any] | None = None
         self._route: str | None = None
-        self._frames: dict[str, str] | None = None  # by other routes of the topic
+        self._frames: dict[str, str] | None = None  # the frames for other routes of the topic
         if private:
             private_data = decode_event(private)
             self.excludes = private_data.get("excludes")
@@ -41,7 +41,7 @@ class Event:
         return self._message
 
     def under(self, route: str) -> str:
-        """The frame with another route of the topic, made once for all subscribers of that route."""
+        """The frame with another route of the topic, built once for all subscribers of that route."""
         if self._route is None:
             self._route = _quoted_route(self.frame) or ""
         quoted = quote(route)
@@ -55,19 +55,19 @@ class Event:
         return text
 
     def size_under(self, route: str) -> int:
-        """The bytes of the frame with that route."""
+        """The size of the frame with that route, in bytes."""
         text = self.under(route)
         return self.size if text is self.frame else size_of(text)
 
     def numbered(self, text: str) -> str:
-        """``text``, a frame without an offset, with this event's offset. A filter may send it instead of ``frame``."""
+        """Adds this event's offset to ``text``, a frame without one. A filter may return the result."""
         return f'{text[:-1]},"offset":{self.offset}}}' if self.offset else text
 
 
 def _quoted_route(text: str) -> str | None:
     """The route in an event's frame, as JSON.
 
-    A search suffices: in a JSON string every quote has a backslash before it, so the searched text is never inside one.
+    Searching suffices: inside a JSON string every quote is escaped, so the text searched for cannot be inside one.
     """
     start = text.find('","route":"') + 10
     end = text.find('","data":', start) + 1
@@ -75,7 +75,7 @@ def _quoted_route(text: str) -> str | None:
 
 
 def reroute(text: str, route: str, quoted: str | None = None) -> str:
-    """An event's frame with another route. A text that is not wsaction's frame is returned unchanged.
+    """Replaces the route in an event's frame. Returns text that is not an event's frame unchanged.
 
     ``reroute('{"event":"a","route":"inbox/1/","data":1}', "inbox/")`` is ``{"event":"a","route":"inbox/","data":1}``.
     """

@@ -1,4 +1,4 @@
-"""Fan-out: one thing told to many, fast where it is cheap, and in slices where it is not."""
+"""Fan-out: sends one item to many recipients, at once if that is quick, in slices of the event loop's time if not."""
 
 import logging
 import time
@@ -13,23 +13,23 @@ __all__ = ("CHUNK", "SLICE", "Fanout", "JobQueue")
 
 logger = logging.getLogger("wsaction")
 
-CHUNK = 64  # recipients between two looks at the clock
-SLICE = 0.001  # seconds that one fan-out holds the loop
-HIGH_WATER = 4  # jobs that wait in a lane before who publishes more waits too
-MAX_JOBS = 256  # that wait in a lane; past it the first is finished without regard to the loop
+CHUNK = 64  # recipients between two checks of the clock
+SLICE = 0.001  # seconds for which a fan-out holds the event loop
+HIGH_WATER = 4  # jobs in a queue; with more, the publisher waits
+MAX_JOBS = 256  # jobs in a queue; with more, the first one is finished at once, however long that takes
 
 
 class Recipient(Protocol):
-    """Who is told."""
+    """Gets the items of a fan-out."""
 
     @property
     def take(self) -> Callable[[Any], None]:
-        """Tells it; never waits."""
+        """Sends it one item, without waiting."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """Something told to so many, of whom ``next`` is the first who has yet to be told."""
+    """An item for some recipients. ``next`` is the index of the first recipient that has yet to get it."""
 
     item: Any
     recipients: Sequence[Recipient]
@@ -37,14 +37,14 @@ class _Job:
 
 
 JobQueue = deque[_Job]
-"""What waits to be told, in order; a topic has one."""
+"""The jobs of a topic that wait, in order."""
 
 
 class Fanout:
-    """Tells things to many recipients without holding the loop for longer than a millisecond or so.
+    """Sends items to many recipients without holding the event loop for much longer than a millisecond.
 
-    Within a lane everything is told in the order it was given. ``turn`` gives the loop a turn; ``clock`` counts
-    seconds. After every ``chunk`` of recipients it looks whether it has held the loop for ``seconds``.
+    Items of one queue are sent in the order of `send`. ``turn`` lets the loop run once, ``clock`` returns seconds.
+    After every ``chunk`` recipients the fan-out pauses if it has held the loop for ``seconds``.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class Fanout:
         self._chunk = chunk
         self._seconds = seconds
         self._max_jobs = max_jobs
-        self._busy: deque[JobQueue] = deque()  # whose first job is half done
+        self._busy: deque[JobQueue] = deque()  # queues whose first job is under way
         self._running = False
 
     def send(self, queue: JobQueue, item: Any, recipients: Sequence[Recipient]) -> None:
-        """Calls ``recipient.take(what)`` for each: at once where that is soon done, else beside what else runs."""
+        """Calls ``recipient.take(item)`` for each recipient: at once if that is quick, otherwise partly in a task."""
         if not queue and len(recipients) <= self._chunk:
             _send(item, recipients)
             return
         job = _Job(item, recipients)
         if queue:
             queue.append(job)
-            if len(queue) > self._max_jobs:  # who fills it faster than it empties holds the loop himself
+            if len(queue) > self._max_jobs:  # publishers are faster than the fan-out: the queue stays bounded
                 first = queue.popleft()
                 _send(first.item, first.recipients[first.next :])
         elif not self._send_some(job):
@@ -85,12 +85,12 @@ class Fanout:
                 self._tasks.start(self._run)
 
     async def catch_up(self, queue: JobQueue) -> None:
-        """Waits until so little waits in the lane that its publisher may go on."""
+        """Waits until at most `HIGH_WATER` jobs are in the queue, to slow its publisher down."""
         while len(queue) > HIGH_WATER:
             await self._turn()
 
     def _send_some(self, job: _Job) -> bool:
-        """Tells some more, and says whether it is done."""
+        """Sends for one slice of time. Returns whether the job is done."""
         deadline = self._clock() + self._seconds
         while job.next < len(job.recipients):
             first, job.next = job.next, job.next + self._chunk
@@ -100,7 +100,7 @@ class Fanout:
         return job.next >= len(job.recipients)
 
     async def _run(self) -> None:
-        """Goes round the busy lanes, a slice each."""
+        """Serves the busy queues in turn, a slice each."""
         try:
             while self._busy:
                 await self._turn()
@@ -117,5 +117,5 @@ def _send(item: Any, recipients: Sequence[Recipient]) -> None:
     for recipient in recipients:
         try:
             recipient.take(item)
-        except Exception:  # the others have nothing to do with it
-            logger.exception("a subscriber could not be told an event")
+        except Exception:  # the other recipients must still get the item
+            logger.exception("an event could not be sent to a subscriber")

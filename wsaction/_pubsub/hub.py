@@ -1,8 +1,8 @@
-"""The hub: what one process has to do with topics. Who is subscribed, what is published, what the layer says.
+"""The hub holds the topics of one process: it joins subscribers, publishes events and receives those of the layer.
 
-A body is made into a frame once per process, and every recipient gets the same text. What one subscriber is told of a
-topic is in order: the reply to its joining, what it had missed, what is live. While a topic keeps history, it gets
-every event once, or is told that it may have missed something (``$resync``), or is closed.
+An event is decoded once per process, and every recipient gets the same text. A subscriber gets the messages of a topic
+in order: the reply, the events that they missed, the live events. If the topic keeps history, the subscriber gets every
+event once, or a ``$resync`` if they may have missed one, or their connection is closed.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ __all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_PENDING_INVALIDATIONS", "Hub")
 logger = logging.getLogger("wsaction")
 
 JOIN_TIMEOUT = 10.0  # seconds that a join may take, its snapshot included
-LINGER = 2.0  # seconds that a topic is kept after its last subscriber has left
-MAX_PENDING_INVALIDATIONS = 10_000  # topics whose publication failed and that wait to be invalidated
-PUBLICATIONS_IN_A_ROW = 32  # without the loop having had a turn
+LINGER = 2.0  # seconds for which a topic is kept after its last subscriber has left
+MAX_PENDING_INVALIDATIONS = 10_000  # topics with a failed publication that wait to be invalidated
+PUBLICATIONS_IN_A_ROW = 32  # publications after which the hub lets the event loop run
 
 
 class Hub:
-    """Topics of one process and one event loop, on a layer that it opens and closes.
+    """The topics of one process and one event loop, on a layer that the hub opens and closes.
 
-    ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. ``on_event`` is told of
-    each event of the topics that are subscribed to here, ``on_pending_invalidation`` of each topic that has to be
-    healed.
+    ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. ``on_event`` is called
+    with each event of a topic that is subscribed to in this process, ``on_pending_invalidation`` with each topic that
+    `invalidate_later` gets.
     """
 
     def __init__(
@@ -82,19 +82,19 @@ class Hub:
         )
         self._topics: dict[str, Topic] = {}
         self._rings = rings or Rings()
-        self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
-        self._names: dict[Subscriber, str] = {}  # of those that have published to others only
+        self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # the subscriptions by topic and route
+        self._names: dict[Subscriber, str] = {}  # the names of subscribers that have been excluded
         self._pending_invalidation: dict[str, History | None] = {}
         self._invalidating = False
         self._published = 0
         self._is_open = False
         self._is_closed = False
         self._opening = asyncio.Lock()
-        self.locks = Locks()  # of objects whose changes are being committed and told
+        self.locks = Locks()  # of objects whose changes are being committed and published
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ opening, closing
     async def open(self) -> None:
-        """Opens the layer, unless that is done; joining and publishing do so too. Raises what the layer raises."""
+        """Opens the layer, unless it is open. Joining and publishing do so too. Raises the layer's exceptions."""
         async with self._opening:
             if not self._is_open:
                 await self.layer.open(self)
@@ -104,45 +104,45 @@ class Hub:
 
     async def _ensure_open(self) -> None:
         if self._is_closed:
-            raise LayerUnavailable("The server is about to end.")
+            raise LayerUnavailable("The server is shutting down.")
         await self.open()
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed, and not opened again."""
+        """Whether the hub was closed and not opened again."""
         return self._is_closed
 
     async def close(self) -> None:
-        """Ends all that runs, and closes the layer. Who is on its way in is refused."""
+        """Ends all subscriptions and tasks, and closes the layer. Joins under way raise ``Cancelled``."""
         async with self._opening:
             self._is_open = False
             self._is_closed = True
             for subscriber in list(self._joined):
                 self.leave_all(subscriber)
             for topic in list(self._topics.values()):
-                topic.ready.set()  # for those who wait to join, and find that they have left
+                topic.ready.set()  # joins that wait for it go on, and find that they were left
                 self._remove_topic(topic)
             await self._tasks.stop()
             for name in self._pending_invalidation:
-                _log_missed_invalidation(name, "the server ends before that could be done")
+                _log_missed_invalidation(name, "the server ends before it could send the notice")
             self._pending_invalidation.clear()
             await self.layer.close()
 
-    # ------------------------------------------------------------------------------------------------ what layers say
+    # ------------------------------------------------------------------------------------------------ the layer's calls
     def subscribed(self, topic: str) -> None:
-        """The layer's: from here on all that is published arrives."""
+        """The layer calls this: from now on all events of the topic arrive."""
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.confirm():
             self._reconciler.settle(local_topic)
 
     def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
-        """The layer's: something was published."""
+        """The layer calls this: an event was published."""
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.receive(epoch, offset, body):
             self._reconciler.settle(local_topic)
 
     def lost(self) -> None:
-        """The layer's: nothing arrives."""
+        """The layer calls this: no events arrive until the next `subscribed`."""
         for topic in self._topics.values():
             topic.unconfirm()
 
@@ -156,11 +156,11 @@ class Hub:
         exclude: Subscriber | None = None,
         subject: str | bytes | None = None,
     ) -> Position | None:
-        """Tells an event, made by ``encode_event``, to all who are subscribed to the topic, in every process.
+        """Publishes an event, made by ``encode_event``, to all subscribers of the topic in every process.
 
-        ``exclude`` is not told; ``subject`` is JSON for the filters only. Returns the event's position, None without
-        history. Raises ``LayerUnavailable``, whose ``uncertain`` says whether it may have been told all the same, and
-        ``ValueError`` for what is no event.
+        ``exclude`` does not get the event. ``subject`` is JSON that only filters see. Returns the event's position, or
+        None without history. Raises ``LayerUnavailable``, whose ``uncertain`` says whether the event may have been
+        published all the same, and ``ValueError`` if ``event`` is not one.
         """
         body = encode_body(event, None if exclude is None else self._name_of(exclude), subject)
         if not self._is_open:
@@ -174,20 +174,20 @@ class Hub:
         return position
 
     async def invalidate(self, topic: str, history: History | None = None) -> None:
-        """Tells all who are subscribed to the topic, in every process, to load again. Raises ``LayerUnavailable``."""
+        """Sends ``$resync`` to all subscribers of the topic in every process. Raises ``LayerUnavailable``."""
         if not self._is_open:
             await self._ensure_open()
         await self.layer.invalidate(topic, history)
 
     def invalidate_later(self, topic: str, history: History | None = None) -> None:
-        """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
+        """Invalidates a topic as soon as the layer is available: for changes made whose events were not published."""
         if self._on_pending_invalidation is not None:
             self._on_pending_invalidation(topic)
         pending = self._pending_invalidation
         if self._is_closed:
-            _log_missed_invalidation(topic, "the server is about to end")
+            _log_missed_invalidation(topic, "the server is shutting down")
         elif len(pending) >= self._max_pending and topic not in pending:
-            _log_missed_invalidation(topic, f"{self._max_pending} topics wait for that already")
+            _log_missed_invalidation(topic, f"{self._max_pending} topics already wait to send it")
         else:
             pending[topic] = history
             if not self._invalidating:
@@ -213,7 +213,7 @@ class Hub:
             self._invalidating = False
 
     def _name_of(self, subscriber: Subscriber) -> str | None:
-        """What a subscriber is called where it is excluded; None for one that is told nothing anyway."""
+        """The name by which a publication excludes a subscriber; None for one without subscriptions."""
         if not (subscriptions := self._joined.get(subscriber)):
             return None
         if (name := self._names.get(subscriber)) is None:
@@ -236,18 +236,23 @@ class Hub:
         filter: Filter | None = None,
         patience: float = JOIN_TIMEOUT,
     ) -> Callable[[], None] | None:
-        """Subscribes: puts the reply, what was missed after ``since``, and from then on what is live.
+        """Subscribes: sends the reply, the events missed after ``since``, and from then on live events.
 
-        ``route`` is what events and notices are told under; a subscriber may have several subscriptions of a topic,
-        each with a route of its own. ``reply(position, recovered, snapshot)`` makes the reply's text. Where it returns
-        None the caller sends a reply by itself, and what follows is held back until it calls what this returns. None
-        is returned where it was subscribed already, so that nothing is held back.
-        ``recovered`` is None without ``since``, else whether all that was missed follows; ``snapshot`` is asked for
-        only where it is not. ``filter`` is asked for every event, and given up after ``patience`` seconds. One that has
-        joined already is told its position, and, with ``since`` or ``snapshot``, is begun again.
+        ``route`` is the route of the events and notices that the subscriber gets. A subscriber may have several
+        subscriptions to a topic, each with its own route.
 
-        Raises ``LayerUnavailable`` after 10 s, ``Cancelled`` when it left meanwhile, and what ``snapshot`` and
-        ``reply`` raise; then nothing is left of the subscription.
+        ``reply(position, recovered, snapshot)`` returns the reply's text. ``recovered`` is None without ``since``,
+        otherwise whether all missed events follow. ``snapshot`` is called unless ``recovered`` is true. If ``reply``
+        returns None, the caller sends a reply itself, and later messages are held back until the caller calls the
+        function that `join` returns.
+
+        ``filter`` is called for every event, and cancelled after ``patience`` seconds.
+
+        If the subscription was answered before, it is answered again with its position, and `join` returns None. If it
+        is still joining, or if ``since`` or ``snapshot`` is given, a new subscription replaces it instead.
+
+        Raises ``LayerUnavailable`` after ``join_timeout``, ``Cancelled`` if the subscription was left meanwhile, and
+        the exceptions of ``snapshot`` and ``reply``. Then the subscription does not exist.
         """
         if not self._is_open:
             await self._ensure_open()
@@ -267,8 +272,8 @@ class Hub:
                 ).run()
         except TimeoutError:
             if not deadline.expired():
-                raise  # the snapshot's own
-            raise LayerUnavailable("This could not be subscribed to in time; try again later.") from None
+                raise  # the timeout is one of the snapshot's
+            raise LayerUnavailable("The subscription was not ready in time; try again later.") from None
         finally:
             if subscription.is_joining:
                 self.leave(subscriber, topic, route)
@@ -277,7 +282,10 @@ class Hub:
     def answer(
         self, subscriber: Subscriber, topic: str, route: str, reply: Reply, filter: Filter | None = None
     ) -> bool:
-        """Sends one that is subscribed a reply with its position, behind what it has yet to be told; whether it is."""
+        """If the subscription is live, sends a reply with its position, behind messages that wait for it.
+
+        Returns whether it is. A ``filter`` replaces that of the subscription.
+        """
         subscription = self._joined.get(subscriber, {}).get((topic, route))
         if subscription is None or subscription.is_joining:
             return False
@@ -290,7 +298,7 @@ class Hub:
         return True
 
     def _get_topic(self, name: str, history: History | None) -> Topic:
-        """The topic, kept from being let go."""
+        """Returns the topic, created if need be, and keeps it from being removed."""
         topic = self._topics.get(name)
         if topic is None:
             topic = self._topics[name] = Topic(name, history, self._fanout, self._on_event, self._rings)
@@ -313,11 +321,11 @@ class Hub:
         return subscription
 
     def subscriptions(self, subscriber: Subscriber) -> list[tuple[str, str]]:
-        """What the subscriber is subscribed to, or about to be: topics, each with a route."""
+        """The topics and routes of the subscriber's subscriptions, those that are joining included."""
         return list(self._joined.get(subscriber, ()))
 
     def leave(self, subscriber: Subscriber, topic: str, route: str) -> bool:
-        """Ends a subscription, so that nothing of it is told any more; whether there was one."""
+        """Ends a subscription: the subscriber gets no more of its events. Returns whether it existed."""
         subscriptions = self._joined.get(subscriber)
         if subscriptions is None or (subscription := subscriptions.pop((topic, route), None)) is None:
             return False
@@ -333,10 +341,10 @@ class Hub:
         return True
 
     def hold(self, subscriber: Subscriber, topic: str, route: str) -> Callable[[], None]:
-        """Keeps back what a subscription is told until what this returns is called: while its permissions are asked,
-        or a reply is made that goes before.
+        """Holds back the messages of a subscription until the returned function is called.
 
-        What is kept back is told then, unless it was left meanwhile; where more came than is kept, `$resync`.
+        For the time in which permissions are checked again, or in which a reply is built that must come first. Then the
+        messages are sent, unless the subscription was left meanwhile. If there were too many, `$resync` is sent.
         """
         subscription = self._joined.get(subscriber, {}).get((topic, route))
         if subscription is None:
@@ -349,19 +357,24 @@ class Hub:
             topic.resync_one(subscription)
 
     def heard_since(self, topic: str) -> float:
-        """Since when, by the loop's clock, all that is published to a topic arrives, or did until it was last lost."""
+        """When the layer last confirmed the topic, by the loop's clock; 0.0 for a topic that this process lacks.
+
+        All events since then have arrived, until the layer lost its connection.
+        """
         local_topic = self._topics.get(topic)
         return local_topic.confirmed_at if local_topic is not None else 0.0
 
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
-        """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
-        under any. Who is being answered gets all of it, and is told nothing."""
+        """Sends a subscriber ``$resync`` for its subscriptions under these routes; None: under all routes.
+
+        A subscription that is joining gets none: the events that it collects are complete.
+        """
         for (topic, route), subscription in tuple(self._joined.get(subscriber, {}).items()):
             if routes is None or route in routes:
                 self._topics[topic].resync_one(subscription)
 
     def leave_all(self, subscriber: Subscriber) -> None:
-        """Ends all subscriptions of a subscriber and forgets it: to be called when it has ended."""
+        """Ends all subscriptions of a subscriber and forgets its name. To be called when its connection has ended."""
         for topic, route in self.subscriptions(subscriber):
             self.leave(subscriber, topic, route)
         self._names.pop(subscriber, None)
@@ -372,9 +385,9 @@ class Hub:
             topic.linger_timer = None
         topic.close()
         del self._topics[topic.name]
-        topic.confirmed = False  # whoever reconciles it stops
+        topic.confirmed = False  # ends its reconciliation
         self.layer.unsubscribe(topic.name)
 
 
 def _log_missed_invalidation(topic: str, reason: str) -> None:
-    logger.error("subscribers of %r are not told that they missed something: %s", topic, reason)
+    logger.error("subscribers of %r get no $resync for events that they missed: %s", topic, reason)

@@ -1,4 +1,4 @@
-"""How a subscription becomes live: the reply, what was missed, what came meanwhile, what comes, in this order."""
+"""Joining a topic: the subscriber gets the reply, the events they missed, those of meanwhile, then live events."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,18 +12,20 @@ from wsaction.layers.base import History, Position
 
 __all__ = ("MAX_RECOVERED", "Join", "Reply", "Snapshot")
 
-MAX_RECOVERED = 1_000  # events that one who comes back is sent; past it, or half its capacity: recovered false
+MAX_RECOVERED = 1_000  # missed events that are sent; with more, or with over half the capacity, recovered is false
 
 Reply = Callable[[Position, bool | None, Any], str | None]
-"""The reply's text, by position, ``recovered`` and snapshot. It may raise: then nothing is joined. None: it is sent
-later, and until then the subscription is held."""
+"""Builds the reply's text from a position, ``recovered`` and the snapshot. If it raises, nothing is joined.
+
+None means that the caller sends the reply later; until then the subscription is held.
+"""
 Snapshot = Callable[[], Awaitable[Any]]
 
-_Missed = tuple[Position, list[Event] | None]  # up to where, and what; None: it cannot be had
+_Missed = tuple[Position, list[Event] | None]  # the position after the events, and the events; None: not available
 
 
 class Join:
-    """One subscription on its way into a topic."""
+    """Makes one subscription live."""
 
     __slots__ = ("_max_recovered", "_reconciler", "_reply", "_since", "_snapshot", "_subscription", "_topic")
 
@@ -46,13 +48,16 @@ class Join:
         self._max_recovered = max_recovered
 
     async def run(self) -> None:
-        """Answers and joins. Raises ``LayerUnavailable``, ``Cancelled`` when it was left meanwhile, and what the
-        snapshot and the reply raise."""
+        """Sends the reply and joins the topic, in as many attempts as that takes.
+
+        Raises ``LayerUnavailable``, ``Cancelled`` if the subscription was left meanwhile, and the exceptions of the
+        snapshot and the reply.
+        """
         while not await self._try():
             pass
 
     async def _try(self) -> bool:
-        """Whether it could be answered; else what was noted is no longer true, and it begins again."""
+        """Returns whether the subscription was answered. If not, the collected events are stale: try again."""
         topic, subscription = self._topic, self._subscription
         await topic.ready.wait()
         self._check_left()
@@ -77,12 +82,13 @@ class Join:
 
     def _check_left(self) -> None:
         if self._subscription.state is State.LEFT:
-            raise Cancelled("This subscription was ended, or begun again, before it was answered.")
+            raise Cancelled("This subscription was ended or restarted before its reply.")
 
     def _answer(self, position: Position, missed: list[Event], recovered: bool | None, snapshot: Any) -> None:
-        """Without an await, so that nothing comes in between.
+        """Sends the reply and the events up to now. Awaits nothing, so that no other event comes in between.
 
-        The position told is the one before the events that follow: a client that drops in between asks for them again.
+        The reply has the position before the events that follow it. A client that loses its connection among them
+        requests them again from there.
         """
         topic, subscription = self._topic, self._subscription
         start = Position(position.epoch, self._since.offset) if recovered and self._since is not None else position
@@ -104,9 +110,9 @@ class Join:
         else:
             subscription.state = State.AHEAD
 
-    # ------------------------------------------------------------------------------------------------ what was missed
+    # ------------------------------------------------------------------------------------------------ missed events
     async def _recover(self, since: Position) -> _Missed | None:
-        """What was missed; None when the join has to begin again."""
+        """Returns the missed events, or None if the join must start again."""
         topic, history = self._topic, self._topic.history
         if history is None or not since.is_sane:
             return topic.position, None
@@ -121,7 +127,11 @@ class Join:
         return (position, None) if is_large else past
 
     async def _read(self, since: Position, history: History) -> _Missed | None:
-        """The layer's answer, or another's who came back just before: one reads, those behind it look at that first."""
+        """Returns the layer's page, or one read for a subscription before.
+
+        One join reads at a time. The next ones use its page if they can, so that many clients that return at once
+        cause few reads.
+        """
         topic = self._topic
         pages = topic.pages = topic.pages or Pages()
         pages.waiting += 1
@@ -140,13 +150,13 @@ class Join:
     async def _read_page(self, since: Position, history: History, pages: Pages) -> _Missed | None:
         topic = self._topic
         if not topic.ready.is_set() or self._subscription.state is not State.COLLECTING:
-            return None  # it lost its footing as we waited for our turn
+            return None  # the topic or the subscription changed while this join waited for the lock
         page = await self._reconciler.read(topic, history, since, self._max_recovered)
         if page.position.epoch != topic.epoch:
             if topic.ready.is_set():
                 self._reconciler.settle(topic)
             return None
-        # This process may lag behind what the client had from another one: the page counts, not the topic.
+        # This process may be behind another one that the client was connected to: the page counts, not the topic.
         if page.events is None:
             return page.position, None
         missed = [Event(offset, body) for offset, body in page.events]

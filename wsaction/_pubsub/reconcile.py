@@ -1,4 +1,4 @@
-"""Reconciliation: whatever is doubtful about a topic is settled by reading the layer from where the topic stands."""
+"""Reconciliation: reads from the layer what a topic may have missed, starting at the topic's position."""
 
 import asyncio
 import logging
@@ -14,15 +14,15 @@ __all__ = ("CHECK_GRACE", "CHECK_INTERVAL", "MAX_FILL", "MAX_READS", "Reconciler
 
 logger = logging.getLogger("wsaction")
 
-MAX_READS = 128  # of the layer at once
-MAX_FILL = 1_000  # events that a topic is behind; past it its subscribers are told to load again
-CHECK_INTERVAL = 15.0  # seconds between two comparisons of positions, give or take a quarter
-CHECK_BATCH = 64  # topics whose positions are asked for at once
-CHECK_GRACE = 0.2  # seconds that a message may be on its way for
+MAX_READS = 128  # reads of the layer at the same time
+MAX_FILL = 1_000  # events that a topic may be behind; if it is further behind, its subscribers get `$resync`
+CHECK_INTERVAL = 15.0  # seconds between two comparisons of positions, plus or minus a quarter
+CHECK_BATCH = 64  # topics whose positions are read at the same time
+CHECK_GRACE = 0.2  # seconds that a message may take to arrive
 
 
 class Reconciler:
-    """Reads the layer, a bounded number of times at once, and settles topics by what it reads."""
+    """Reads from the layer, with a bounded number of reads at a time, and brings topics up to date."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class Reconciler:
         self._reads = asyncio.Semaphore(max_reads)
 
     async def read(self, topic: Topic, history: History, since: Position | None, limit: int, own: bool = False) -> Page:
-        """A page of the layer's. Raises ``LayerUnavailable``."""
+        """Reads a page from the layer. Raises ``LayerUnavailable``."""
         async with self._reads:
             return await self._layer.read(topic.name, since, limit, history, own)
 
     def settle(self, topic: Topic) -> None:
-        """Has a topic reconciled that is not ready, if that is not under way."""
+        """Starts to reconcile a topic, unless that is under way. Until then the topic is not ready."""
         if not topic.reconciling and topic.history is not None:
             topic.reconciling = True
             topic.ready.clear()
@@ -71,38 +71,44 @@ class Reconciler:
             topic.reconciling = False
 
     async def _read_and_apply(self, topic: Topic, history: History) -> bool:
-        """Reads from where the topic stands, applies that and what was heard meanwhile; whether it all fitted."""
+        """Applies the events that the layer has after the topic's position, then the backlog.
+
+        Returns whether nothing is missing now.
+        """
         generation = topic.generation
         heard_before = len(topic.backlog)
         topic.overrun = False
         since = topic.position if topic.has_position else None
         page = await self.read(topic, history, since, self._max_fill, own=topic.has_position)
         if generation != topic.generation:
-            return False  # the connection was lost as we read: what was published since then would be missing
+            return False  # the layer lost its connection during the read: later events would be missing
         topic.absorb(page)
         return topic.apply_backlog(heard_before)
 
-    # ------------------------------------------------------------------------------------------------ a quiet loss
+    # ------------------------------------------------------------------------------------------------ silent losses
     async def check(self, topics: dict[str, Topic]) -> None:
-        """Compares positions for ever: a message that never came is told by none."""
+        """Compares the positions of topics with the layer's, for ever: nothing else reveals that a message was lost."""
         while True:
             await asyncio.sleep(self._check_interval * random.uniform(0.75, 1.25))  # noqa: S311  # nothing secret
             try:
                 behind = await self._find_behind(list(topics.values()))
             except LayerUnavailable:
-                continue  # it is being looked for
-            except Exception:  # what others wrote into the layer may be anything
+                continue  # the layer is already trying to connect
+            except Exception:  # other programs may have written anything into the layer
                 logger.exception("the positions of topics could not be compared; trying again")
                 continue
             if behind:
                 await asyncio.sleep(self._check_grace)
             for topic, position in behind:
                 if topic.ready.is_set() and topic.position == position:
-                    logger.warning("messages of topic %r were lost without a word; catching up", topic.name)
+                    logger.warning("messages of topic %r were lost; reading them from the layer", topic.name)
                     self.settle(topic)
 
     async def _find_behind(self, topics: list[Topic]) -> list[tuple[Topic, Position]]:
-        """Those that stand elsewhere than the layer says, with where they stand; some have a message on its way."""
+        """Returns the topics whose position differs from the layer's, each with its position.
+
+        For some of them a message is still on its way.
+        """
         behind: list[tuple[Topic, Position]] = []
         settled = [(topic, topic.history) for topic in topics if topic.history is not None and topic.ready.is_set()]
         for start in range(0, len(settled), CHECK_BATCH):

@@ -1,9 +1,4 @@
-"""Who is told of events: subscribers, and what each of their subscriptions is at.
-
-A subscription is *waiting* for its topic, *collecting* events while it is being answered, or *live*. One whose notes no
-longer hold is *stale*, and is begun again; one that was answered from a newer past than this process has heard of is
-*ahead* until that has caught up; one that is *left* is told nothing more.
-"""
+"""Subscriptions of connections to topics, and the protocol of a subscriber. `State` has their states."""
 
 import asyncio
 import logging
@@ -24,45 +19,45 @@ __all__ = ("Filter", "FilteredSubscription", "NotKnown", "ReplyRecipient", "Stat
 
 logger = logging.getLogger("wsaction")
 
-MAX_COLLECTED = 1_024  # events that wait for a subscription that is being answered; past it, it is begun again
-MAX_UNFILTERED = 1_024  # events that wait for a subscription's filter; past it its subscriber is a slow consumer
-MAX_HELD = 1_024  # things that wait for a subscription that is held; past it, it loads again
-SKIPS_BEFORE_POSITION = 100  # events in a row that a subscription is not told, before it is told where it stands
+MAX_COLLECTED = 1_024  # events that wait for the reply of a subscription; with more, the join starts again
+MAX_UNFILTERED = 1_024  # events that wait for a filter; with more, the subscriber is closed as a slow consumer
+MAX_HELD = 1_024  # items that wait while a subscription is held; with more, it gets `$resync`
+SKIPS_BEFORE_POSITION = 100  # skipped events in a row after which the subscriber gets `$position`
 
 Filter = Callable[[Event], Awaitable[str | None]]
-"""What a recipient is told of an event: ``event.frame``, or another frame (see `Event.numbered`), or None: nothing.
+"""Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.numbered`), or None: nothing.
 
-Raises `NotKnown` where that cannot be said any more; the recipient gets a ``$resync`` then.
+Raises `NotKnown` if that cannot be decided any more; the recipient then gets ``$resync``.
 """
 
 
 class NotKnown(Exception):
-    """What an event was about has changed since, so that nobody can say who might see it as it was then."""
+    """The object of an event has changed since, so it cannot be decided who was allowed to see it."""
 
 
 class Subscriber(Protocol):
-    """Who subscribes: a connection. Compared by identity."""
+    """A connection that subscribes. Subscribers are compared by identity."""
 
     @property
     def capacity(self) -> int:
-        """Bytes that may wait to be sent to it."""
+        """The bytes that may wait to be sent."""
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is over."""
+        """Whether the connection has ended."""
 
     def put(self, text: str) -> None:
-        """Sends a message without ever waiting, in order. Past `capacity` it closes, 1013. Raises nothing."""
+        """Sends a message in order, without waiting. Past `capacity` the connection closes with 1013. Never raises."""
 
     async def wait_for_space(self, size: int) -> None:
-        """Waits until ``size`` more bytes fit well, or nothing waits any more, or it has ended."""
+        """Waits until there is room for ``size`` more bytes, or no bytes wait, or the connection has ended."""
 
     def close(self, code: int, reason: str) -> None:
-        """Ends it."""
+        """Closes the connection."""
 
 
 class ReplyRecipient:
-    """Who is told the reply to subscribing again, behind the events that come before it: even once he has left."""
+    """Gets the reply to a repeated ``subscribe``, behind the events before it, even if the subscription was left."""
 
     __slots__ = ("take",)
 
@@ -72,35 +67,38 @@ class ReplyRecipient:
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """A reply that waits for a filter."""
+    """A reply that waits behind events. Unlike these, it is sent even if the subscription is left."""
 
     text: str
 
 
 @dataclass(slots=True)
 class _Hold:
-    """What a subscription is told while its permissions are asked again, or the reply that goes before is not made."""
+    """Items held back while permissions are checked again, or until a reply that must come first is ready.
+
+    ``take`` sends an item once the hold ends; ``count`` is how many have asked to hold.
+    """
 
     take: Callable[[Any], None]
     limit: int
     count: int = 0
     items: deque[Any] = field(default_factory=deque)
-    overrun: bool = False  # whether more came than may be kept
+    overrun: bool = False  # whether more than ``limit`` items came
 
 
 class State(Enum):
-    """What a subscription is at; see the module."""
+    """The states of a subscription."""
 
-    WAITING = auto()
-    COLLECTING = auto()
-    STALE = auto()
-    AHEAD = auto()
-    LIVE = auto()
-    LEFT = auto()
+    WAITING = auto()  # for its topic to be ready
+    COLLECTING = auto()  # keeps events until it is answered
+    STALE = auto()  # what it has collected is incomplete: the join starts again
+    AHEAD = auto()  # was answered with events that this process has not received yet
+    LIVE = auto()  # gets events as they are applied
+    LEFT = auto()  # gets nothing more, except replies
 
 
 class Subscription:
-    """One subscriber's of one topic, under one route. ``take`` tells it what is next; it never waits."""
+    """A subscription of one subscriber to one topic, under one route. ``take`` sends it one item, without waiting."""
 
     __slots__ = ("_hold", "collected", "cursor", "excluded_as", "route", "skipped", "state", "subscriber", "take")
 
@@ -111,37 +109,37 @@ class Subscription:
         self.route = route
         self.state = State.WAITING
         self.collected: list[Event] = []
-        self.cursor = 0  # the offset that it was answered up to
-        self.excluded_as: str | None = None  # its subscriber's name in what it publishes to others only
+        self.cursor = 0  # the offset of the last event sent when it was answered
+        self.excluded_as: str | None = None  # the name by which events exclude its subscriber
         self.skipped = 0
         self._hold: _Hold | None = None
         self.take = subscriber.put
 
     @property
     def is_joining(self) -> bool:
-        """Whether it is yet to be answered."""
+        """Whether it waits for its reply."""
         return self.state in (State.WAITING, State.COLLECTING, State.STALE)
 
     def start_collecting(self) -> None:
-        """Begins to keep events, from here on."""
+        """Starts to collect events."""
         self.state = State.COLLECTING
         self.collected = []
 
     def collect(self, event: Event) -> None:
-        """Keeps an event for when it is answered."""
+        """Keeps an event until the subscription is answered."""
         if len(self.collected) < MAX_COLLECTED:
             self.collected.append(event)
         else:
             self.restart()
 
     def restart(self) -> None:
-        """What was noted is no longer true."""
+        """Drops the collected events, so that the join starts again."""
         if self.is_joining:
             self.state = State.STALE
             self.collected = []
 
     def leave(self) -> None:
-        """It is told nothing more, whatever is on its way, but for the replies among it."""
+        """Stops delivery: drops the items that wait, except replies, which are sent."""
         self.state = State.LEFT
         self.collected = []
         self.take = _ignore
@@ -150,10 +148,12 @@ class Subscription:
             if isinstance(reply, _Reply):
                 self.subscriber.put(reply.text)
 
-    # ------------------------------------------------------------------------------------------------ held back
+    # ------------------------------------------------------------------------------------------------ holding back
     def hold(self, extra: int = 0) -> None:
-        """Keeps back what it is told from now on, until `resume` was called as often. ``extra``: so many events are
-        about to be kept that do not count."""
+        """Holds back items from now on, until `resume` has been called as many times as this.
+
+        ``extra`` is a number of items that may be held beyond `MAX_HELD`.
+        """
         if self._hold is None:
             self._hold = _Hold(self.take, MAX_HELD)
             self.take = self._hold_back
@@ -161,9 +161,9 @@ class Subscription:
         self._hold.limit += extra
 
     def resume(self) -> bool:
-        """Tells it what was kept back, once nobody holds it any more; nothing where it was left meanwhile.
+        """Ends one `hold`. After the last one, sends the items, unless the subscription was left.
 
-        Whether more came than could be kept, so that it has to load again.
+        Returns whether events were dropped because there were too many, so that a ``$resync`` is needed.
         """
         if (hold := self._hold) is None:
             return False
@@ -191,28 +191,29 @@ class Subscription:
             hold.overrun = True
             hold.items = deque(each for each in hold.items if isinstance(each, _Reply))
 
-    # ------------------------------------------------------------------------------------------------ told
+    # ------------------------------------------------------------------------------------------------ sending
     def replace_filter(self, filter: Filter | None) -> None:
-        """It was asked for again, and what it may see is asked of the new filter."""
+        """Replaces the filter by that of a repeated ``subscribe``. A subscription without a filter stays without."""
 
     def answer(self, reply: str) -> None:
-        """Sends it a reply, behind what it has yet to be told."""
+        """Sends a reply, behind the items that wait."""
         if self._hold is not None:
             self._hold_back(_Reply(reply))
         else:
             self.subscriber.put(reply)
 
     def deliver(self, event: Event, epoch: str) -> None:
-        """Tells it an event, unless it is excluded."""
+        """Sends an event, unless the subscriber is excluded."""
         if event.excludes is not None and event.excludes == self.excluded_as:
             self.skip(event, epoch, self.take)
         else:
             self.take(event.under(self.route))
 
     def skip(self, event: Event, epoch: str, send: Callable[[str], None]) -> None:
-        """It is not told this one; now and then it is told where it stands, so that its position stays in the past.
+        """Skips an event that the subscriber does not get.
 
-        ``send`` tells it that, behind all that comes before the event.
+        After many skipped events ``send`` is called with a ``$position`` notice, so that the client's position stays
+        within the history. It must send behind all earlier events.
         """
         self.skipped += 1
         if self.skipped >= SKIPS_BEFORE_POSITION and event.offset:
@@ -221,10 +222,10 @@ class Subscription:
 
 
 class FilteredSubscription(Subscription):
-    """One that asks, for every event, what its subscriber may see of it: one at a time, in order.
+    """A subscription with a filter, which decides for one event after the other what the subscriber may see.
 
-    ``take`` is given texts, or an event and its epoch. A filter that takes longer than ``patience`` seconds is given up
-    for its event, as one that fails. No event has a timer of its own: one alarm looks when the last one was asked of.
+    ``take`` gets texts, or an event with its epoch. If the filter needs more than ``patience`` seconds for an event, it
+    is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
     """
 
     __slots__ = (
@@ -246,8 +247,8 @@ class FilteredSubscription(Subscription):
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self._check_deadline)
-        self._filter_started = 0.0  # when the filter was asked last
-        self._has_timed_out = False  # whether it was given up
+        self._filter_started = 0.0  # when the filter was called last
+        self._has_timed_out = False  # whether that call was cancelled for its time
         self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
         self._filtering: Any = None
         self.take = self._enqueue
@@ -291,13 +292,13 @@ class FilteredSubscription(Subscription):
             self._filtering = self._tasks.start(self._filter_all)
 
     def _check_deadline(self) -> None:
-        """Gives the filter up that was asked too long ago."""
+        """Cancels a filter that has taken too long."""
         if self._filtering is None:
             return
         if self._loop.time() - self._filter_started >= self._filter_timeout:
             self._has_timed_out = True
             self._filtering.cancel()
-            self._filter_started = self._loop.time()  # what does not end by that is cancelled again
+            self._filter_started = self._loop.time()  # a filter that ignores the cancellation is cancelled again
         self._alarm.by(self._filter_started + self._filter_timeout)
 
     async def _filter_all(self) -> None:
@@ -314,14 +315,14 @@ class FilteredSubscription(Subscription):
             self._filtering = None
 
     async def _call_filter(self, event: Event) -> str | None:
-        """What the filter says; ``TimeoutError`` once it was given up."""
+        """Calls the filter. Raises ``TimeoutError`` if it took too long."""
         self._filter_started = self._loop.time()
         try:
             return await self._filter(event)
         except asyncio.CancelledError:
             if not self._has_timed_out or self.state is State.LEFT:
                 raise
-            raise TimeoutError(f"it took longer than {self._filter_timeout:g} s") from None
+            raise TimeoutError(f"the filter took longer than {self._filter_timeout:g} s") from None
         finally:
             if self._has_timed_out:
                 self._has_timed_out = False
@@ -332,8 +333,8 @@ class FilteredSubscription(Subscription):
             text = await self._call_filter(event)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
-                raise  # it was left; else what the filter awaited was cancelled, which is a failure like any other
-            # It is not known what it may see, so it is not shown; but then it has to be told that it missed something.
+                raise  # this task was cancelled; otherwise a call within the filter was, which is a failure like others
+            # Nobody knows whether the subscriber may see the event, so they do not get it, and `$resync` tells them so.
             if not isinstance(exc, NotKnown):
                 logger.exception("the filter of a subscription to %r failed", self.route)
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
@@ -346,4 +347,4 @@ class FilteredSubscription(Subscription):
 
 
 def _ignore(_: Any) -> None:
-    """What is told to one that has left."""
+    """Is `take` of a subscription that was left."""

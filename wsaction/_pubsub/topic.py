@@ -1,8 +1,8 @@
-"""A topic in this process: where it stands, who is told, and how each thing that a layer says moves it.
+"""A topic in this process: its position, its subscriptions, and what each message of the layer changes.
 
-Nothing here waits. Two rules hold throughout. The position moves only by applying the one event that follows it, or by
-absorbing a page that the layer read. Whatever is doubtful (a confirmation, a hole, a foreign epoch) leaves the topic
-*unready* and is answered by True: it has to be reconciled, see `wsaction._pubsub.reconcile`.
+Nothing here waits. Two rules always hold. The position changes only when the next event is applied, or when a page that
+the layer read is absorbed. When events may be missing (after a confirmation, a gap or another epoch), the topic is not
+*ready*, and the method returns True: the caller must have it reconciled, see `wsaction._pubsub.reconcile`.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from wsaction.layers.base import History, Page, Position
 
 __all__ = ("MAX_BACKLOG", "RING", "Message", "OnEvent", "Rings", "Topic")
 
-RING = 64  # newest events that a process keeps of each topic, for those who were away for a moment
-MAX_RING_BYTES = 262_144  # of those
-MAX_RINGS_BYTES = 16_777_216  # of all topics' together
-EVENT_BYTES = 200  # that an event takes beside its frame
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two times that subscribers are told to load again; it doubles
-CALM = 30.0  # seconds without a loss after which the next one is told at once again
-MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; past it the layer is read once more
+RING = 64  # the newest events that a process keeps of each topic, for clients that reconnect soon
+MAX_RING_BYTES = 262_144  # bytes of one ring
+MAX_RINGS_BYTES = 16_777_216  # bytes of the rings of all topics
+EVENT_BYTES = 200  # bytes of memory that an event takes beside its frame
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two `$resync` of a topic, doubled each time
+CALM = 30.0  # seconds without a `$resync` after which the pause is `FIRST_PAUSE` again
+MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; with more, the layer is read again
 
-Message = tuple[str, int, bytes]  # epoch, offset, body: a message that waits
-OnEvent = Callable[[str, str, int], None]  # is told of a topic, the name of an event there, and to how many it is told
+Message = tuple[str, int, bytes]  # a message of the layer: epoch, offset, body
+OnEvent = Callable[[str, str, int], None]  # called with the topic, the event's name and the number of recipients
 _Recipients = tuple[list[tuple[str, tuple[Subscription, ...]]], tuple[Subscription, ...]]
 
 
 class Topic:
-    """A topic that somebody in this process is subscribed to, or was until just now."""
+    """A topic that has subscriptions in this process, or had some until a moment ago."""
 
     __slots__ = (
         "_awaiting_resync",
@@ -80,47 +80,47 @@ class Topic:
         self.on_event = on_event
         self.epoch = ""
         self.offset = 0
-        self.has_position = False  # whether it has a position
+        self.has_position = False  # false until the first page or, without history, confirmation
         self._rings = rings or Rings()
-        self.ring: deque[Event] = deque(maxlen=self._rings.events)  # the newest, without a hole up to `offset`
+        self.ring: deque[Event] = deque(maxlen=self._rings.events)  # the newest events, without a gap, up to `offset`
         self.ring_size = 0  # bytes
         self.live: dict[Subscription, None] = {}
-        self.joining: dict[Subscription, None] = {}  # all others
-        self.confirmed = False  # whether the layer tells what is published
-        self.confirmed_at = 0.0  # since when, by the loop's clock
-        self.generation = 0  # how often that has changed
-        self.ready = asyncio.Event()  # set: confirmed and reconciled, so that nothing up to `offset` is missing
-        self.backlog: list[Message] = []  # heard while not ready
-        self.overrun = False  # more was heard than the backlog holds
+        self.joining: dict[Subscription, None] = {}  # the subscriptions that are joining or ahead
+        self.confirmed = False  # whether the layer delivers the topic's events
+        self.confirmed_at = 0.0  # the time of the last confirmation, by the loop's clock
+        self.generation = 0  # how often `confirmed` has changed
+        self.ready = asyncio.Event()  # set: confirmed and reconciled, so that no event up to `offset` is missing
+        self.backlog: list[Message] = []  # messages that arrived while not ready
+        self.overrun = False  # whether more arrived than the backlog holds
         self.reconciling = False
         self.pages: Pages | None = None
-        self.linger_timer: asyncio.TimerHandle | None = None  # until it is let go
+        self.linger_timer: asyncio.TimerHandle | None = None  # removes the topic
         self.queue: JobQueue = deque()
         self._fanout = fanout
         self._recipients: _Recipients | None = None
-        self._last_resync = -math.inf  # when all were last told to load again
-        self._pause = 0.0  # and how long that holds
-        self._awaiting_resync: dict[Subscription, None] = {}  # who is told nothing before that, when the pause is over
+        self._last_resync = -math.inf  # when the live subscriptions last got `$resync`
+        self._pause = 0.0  # seconds before they may get the next one
+        self._awaiting_resync: dict[Subscription, None] = {}  # get `$resync` after the pause, and no event before it
         self._resync_timer: asyncio.TimerHandle | None = None
 
     @property
     def position(self) -> Position:
-        """Where it stands in this process."""
+        """The position up to which this process has applied events."""
         return Position(self.epoch, self.offset)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody is here, or may be back in a moment."""
+        """Whether the topic has subscriptions, or had some a moment ago."""
         return not self.is_empty or self.linger_timer is not None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here."""
+        """Whether the topic has no subscriptions."""
         return not (self.live or self.joining or self._awaiting_resync)
 
-    # ------------------------------------------------------------------------------------------------ what layers say
+    # ------------------------------------------------------------------------------------------------ messages
     def confirm(self) -> bool:
-        """From here on everything arrives. Whether it has to be reconciled."""
+        """From now on all events arrive. Returns whether the topic must be reconciled."""
         self.generation += 1
         self.confirmed = True
         self.confirmed_at = asyncio.get_running_loop().time()
@@ -134,14 +134,14 @@ class Topic:
         return False
 
     def unconfirm(self) -> None:
-        """Nothing arrives."""
+        """No events arrive until the next `confirm`."""
         self.generation += 1
         self.confirmed = False
         self.ready.clear()
-        self.backlog.clear()  # the read that follows has it too
+        self.backlog.clear()  # the page that is read after the next confirmation has them too
 
     def receive(self, epoch: str, offset: int, body: bytes) -> bool:
-        """A message came. Whether it has to be reconciled."""
+        """Applies a message of the layer, or keeps it. Returns whether the topic must be reconciled."""
         if not self.confirmed:
             return False
         if self.history is None or not epoch:
@@ -149,7 +149,7 @@ class Topic:
             return False
         if self.ready.is_set():
             if epoch == self.epoch and offset <= self.offset:
-                return False  # known
+                return False  # applied before
             if self._is_next(epoch, offset, body):
                 self.apply(Event(offset, body))
                 return False
@@ -172,10 +172,11 @@ class Topic:
         return epoch == self.epoch and offset == self.offset + 1 and bool(body)
 
     def apply_backlog(self, heard_before: int) -> bool:
-        """Applies the backlog, of which so much was heard before the layer was read; whether all of it fitted.
+        """Applies the messages that waited while the layer was read. Returns False if the layer must be read again.
 
-        What was heard before must be in the page that was read. What is not there all the same is of a dead epoch or
-        foreign, and is dropped; of what was heard meanwhile the rest is kept, to read again.
+        The first ``heard_before`` messages arrived before the read, so the page contains them. If one of them does not
+        follow, it belongs to an old or a foreign epoch, and is dropped. If a later one does not follow, it and the rest
+        stay in the backlog for the next read.
         """
         backlog, self.backlog = self.backlog, []
         if self.overrun:
@@ -190,9 +191,9 @@ class Topic:
                 return False
         return True
 
-    # ------------------------------------------------------------------------------------------------ its position
+    # ------------------------------------------------------------------------------------------------ the position
     def apply(self, event: Event) -> None:
-        """Moves by one event, the next one or one of no history, and tells it."""
+        """Applies an event, the next one or one without history: moves the position and sends it to subscribers."""
         if event.offset:
             self.offset = event.offset
             self._remember(event)
@@ -206,14 +207,14 @@ class Topic:
             self.on_event(self.name, event.message["event"], recipients)
 
     def _pass_to_ahead(self, subscription: Subscription, event: Event) -> None:
-        """It was answered up to its cursor, which the topic may have passed now."""
+        """Sends an event without history; makes the subscription live if the topic has passed its cursor."""
         if not event.offset:
             subscription.deliver(event, self.epoch)
         elif event.offset > subscription.cursor:
             self.go_live(subscription)
 
     def absorb(self, page: Page) -> None:
-        """Moves by what the layer read for our position."""
+        """Applies a page that the layer read from the topic's position."""
         position = page.position
         if not self.has_position:
             self.epoch, self.offset = position.epoch, position.offset
@@ -231,11 +232,10 @@ class Topic:
                 self.go_live(subscription)
 
     def _offset_after_loss(self, position: Position) -> int:
-        """The offset from which on it counts where its past was lost.
+        """Returns the offset from which to go on after a loss.
 
-        Subscribers of routes load again, and need not be told what was heard before that: it is the position itself.
-        What processes tell each other (``$...``) is no state to be loaded: what was heard, and waits, is told all the
-        same.
+        Clients load again, so they need no events from before the layer's position. Messages between processes cannot
+        be loaded (see `is_loaded`): those that wait in the backlog are still applied, so go on before them.
         """
         if is_loaded(self.name):
             return position.offset
@@ -246,8 +246,10 @@ class Topic:
         return offset
 
     def _change_epoch(self, epoch: str, shared: int) -> list[Subscription]:
-        """Nothing was lost, but offsets count on in another epoch. Returns those that were answered with events that
-        are gone: of the old epoch, after offset ``shared``."""
+        """Continues in another epoch, without a loss.
+
+        Returns the subscriptions that got events which no longer exist: those of the old epoch after offset ``shared``.
+        """
         self.epoch = epoch
         self._notify("$position", tuple(self.live))
         ahead_of_loss = []
@@ -263,12 +265,12 @@ class Topic:
         return ahead_of_loss
 
     def resync(self) -> None:
-        """Something was lost: who is subscribed loads again, who is being answered begins again.
+        """Events were lost: live subscriptions get ``$resync``, those that are joining start again.
 
-        The first loss is told at once. Where one follows another, as when a store evicts again and again, subscribers
-        wait for it: since all of them loading is dear, they are told once in a while, and a last time after the last
-        one. Until then they are told no event, so that one who drops asks for all of it, by the position of before.
-        What cannot be loaded is told all the same.
+        After the first loss the notice is sent at once. If losses follow each other, as when a store keeps evicting,
+        the next notice waits for a pause, because it is expensive that all clients load again. The last loss always has
+        a notice after it. Until the notice, clients get no events: one that reconnects meanwhile must not have a
+        position past the loss. Messages that cannot be loaded (see `is_loaded`) are sent all the same.
         """
         for subscription in tuple(self.joining):
             if subscription.state is State.AHEAD:
@@ -303,19 +305,19 @@ class Topic:
 
     @property
     def is_resync_pending(self) -> bool:
-        """Whether anybody is yet to be told to load again."""
+        """Whether a `$resync` waits for the end of the pause."""
         return self._resync_timer is not None
 
     def close(self) -> None:
-        """Nobody is told anything any more."""
+        """Cancels the waiting `$resync` and frees the ring."""
         if self._resync_timer is not None:
             self._resync_timer.cancel()
             self._resync_timer = None
         self.forget_ring()
 
-    # ------------------------------------------------------------------------------------------------ its past
+    # ------------------------------------------------------------------------------------------------ recent events
     def _remember(self, event: Event) -> None:
-        """Keeps the newest events, within bounds."""
+        """Adds an event to the ring, and drops the oldest ones past the bounds."""
         ring = self.ring
         size_before = self.ring_size
         self.ring_size += event.size + EVENT_BYTES
@@ -327,28 +329,28 @@ class Topic:
         self._rings.grow(self, self.ring_size - size_before)
 
     def forget_ring(self) -> None:
-        """Keeps none: whoever was away for a moment is told from the layer's history."""
+        """Empties the ring. Clients that reconnect then get their events from the layer's history."""
         self._rings.forget(self)
         self.ring.clear()
         self.ring_size = 0
 
     def events_since(self, since: Position) -> tuple[Position, list[Event]] | None:
-        """What came after ``since``, as far as this process remembers, and where that ends."""
+        """Returns the position and the events after ``since``; None if the ring lacks some of them."""
         if since.epoch != self.epoch or not self.offset - len(self.ring) <= since.offset <= self.offset:
             return None
         missed = self.offset - since.offset
         return self.position, list(islice(self.ring, len(self.ring) - missed, None))
 
-    # ------------------------------------------------------------------------------------------------ who is told
+    # ------------------------------------------------------------------------------------------------ subscriptions
     def go_live(self, subscription: Subscription) -> None:
-        """From now on it is told everything at once."""
+        """Makes a subscription live: from now on it gets events as they are applied."""
         self.joining.pop(subscription, None)
         subscription.state = State.LIVE
         self.live[subscription] = None
         self._recipients = None
 
     def remove(self, subscription: Subscription) -> None:
-        """It is told nothing any more."""
+        """Ends a subscription."""
         subscription.leave()
         self.joining.pop(subscription, None)
         self._awaiting_resync.pop(subscription, None)
@@ -357,15 +359,18 @@ class Topic:
             self._recipients = None
 
     def send_to(self, subscription: Subscription, text: str) -> None:
-        """Tells a live subscription something, behind what it has yet to be told."""
+        """Sends a live subscription a text, behind the items that wait for it."""
         self._fanout.send(self.queue, text, (subscription,))
 
     def answer(self, subscription: Subscription, reply: str) -> None:
-        """Sends a reply, behind what its subscription has yet to be told."""
+        """Sends a reply, behind the items that wait for the subscription."""
         self._fanout.send(self.queue, reply, (ReplyRecipient(subscription),))
 
     def resync_one(self, subscription: Subscription) -> None:
-        """One that is subscribed loads again, and counts from where it will have been told everything."""
+        """Sends one subscription ``$resync``, with the position after all events that wait for it.
+
+        A subscription that is joining gets none.
+        """
         if subscription.state is State.LIVE:
             self.send_to(subscription, encode_notice("$resync", subscription.route, self.position))
         elif subscription.state is State.AHEAD:
@@ -378,7 +383,7 @@ class Topic:
             self._fanout.send(self.queue, encode_notice(event, route, self.position), group)
 
     def _send(self, event: Event) -> int:
-        """Tells all that are live, each under its route, but the one that is excluded; says how many these are."""
+        """Sends an event to the live subscriptions, except the excluded one. Returns their number."""
         if self._recipients is None:
             self._recipients = self._group_recipients()
         plain, filtered = self._recipients
@@ -396,7 +401,7 @@ class Topic:
         return count + len(filtered)
 
     def _group_recipients(self) -> _Recipients:
-        """All that are live: those that need not be asked about, by route, and those that have to be."""
+        """The live subscriptions: those without a filter, grouped by route, and those with one."""
         plain: dict[str, list[Subscription]] = {}
         filtered: list[Subscription] = []
         for subscription in self.live:
@@ -405,7 +410,7 @@ class Topic:
         return [(route, tuple(group)) for route, group in plain.items()], tuple(filtered)
 
     def _skip_excluded(self, subscriptions: Sequence[Subscription], event: Event) -> tuple[Subscription, ...]:
-        """All but those of the subscriber that is excluded."""
+        """The subscriptions that are not excluded. The others skip the event."""
         recipients = tuple(each for each in subscriptions if each.excluded_as != event.excludes)
         if len(recipients) < len(subscriptions):
             for subscription in subscriptions:
@@ -415,9 +420,9 @@ class Topic:
 
 
 class Rings:
-    """The rings of all topics of a process: past the bound, that of the topic published to longest ago is let go.
+    """The bounds of the rings of a process: past ``max_bytes``, the ring with the oldest newest event is emptied.
 
-    A topic keeps at most so many ``events`` and ``ring_bytes``, all of them together ``max_bytes``.
+    A ring keeps at most ``events`` events and ``ring_bytes`` bytes; all rings together keep at most ``max_bytes``.
     """
 
     __slots__ = ("_max_bytes", "_topics", "events", "ring_bytes", "size")
@@ -432,7 +437,7 @@ class Rings:
         self._topics: OrderedDict[Topic, None] = OrderedDict()
 
     def grow(self, topic: Topic, by: int) -> None:
-        """A topic's ring has grown by so many bytes."""
+        """Counts the bytes by which a topic's ring has grown, and empties other rings past the bound."""
         self.size += by
         self._topics[topic] = None
         self._topics.move_to_end(topic)
@@ -440,14 +445,14 @@ class Rings:
             next(iter(self._topics)).forget_ring()
 
     def forget(self, topic: Topic) -> None:
-        """A topic lets its ring go."""
+        """Stops counting a topic's ring."""
         if topic in self._topics:
             del self._topics[topic]
             self.size -= topic.ring_size
 
 
 class Pages:
-    """What the layer read of a topic's past, for as long as anybody waits to read it: many come back at once."""
+    """The last page that was read for a join, kept while other joins wait: many clients may reconnect at once."""
 
     __slots__ = ("_events", "_since", "lock", "waiting")
 
@@ -458,12 +463,15 @@ class Pages:
         self._events: list[Event] = []
 
     def note(self, since: Position, events: list[Event]) -> None:
-        """Keeps a page, in the place of the last one; ``since`` in the epoch that it was read in."""
+        """Keeps a page instead of the last one. ``since`` must be in the epoch in which the page was read."""
         self._since = since
         self._events = events
 
     def events_since(self, since: Position, topic: Topic) -> tuple[Position, list[Event]] | None:
-        """What came after ``since`` by the page and, after it, by the topic's ring, where they meet."""
+        """Returns the position and the events after ``since``, from the page and the topic's ring.
+
+        None if the page begins later, or if events are missing between the page and the ring.
+        """
         start = self._since
         if start is None or not start.epoch == since.epoch == topic.epoch or since.offset < start.offset:
             return None
