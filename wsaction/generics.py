@@ -1,4 +1,4 @@
-"""Generic handlers and consumers: a queryset and a serializer, and the actions follow.
+"""Generic handlers and consumers: actions for the objects of a queryset, by a serializer.
 
     class CardHandler(ModelAPIActionHandler):
         queryset = MemoryQuerySet(Card)
@@ -7,9 +7,9 @@
         def get_queryset(self):
             return super().get_queryset().filter(owner_id=self.user.id)
 
-Each is a `GenericAsyncAPIActionHandler` with some of `wsaction.mixins`. What its name says, it has; a consumer,
-with the same actions, is the root of a connection. The module is long because it is one thing: the base class, and
-the names of its combinations.
+Each class is `GenericAsyncAPIActionHandler` with the mixins of `wsaction.mixins` that its name lists. A consumer has
+the same actions and is the root of a connection. The module is long because it is one thing: the base class and its
+named combinations.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -76,16 +76,16 @@ Serializer = type[BaseModel]
 
 
 class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
-    """A handler of the objects of a ``queryset``, shown as ``serializer_class``, a pydantic model.
+    """A handler of the objects of a ``queryset``, which it serializes by ``serializer_class``, a pydantic model.
 
-    ``input_serializer_class`` is what comes in, where that is another model. The object is the one whose
-    ``lookup_field`` has the value of the capture ``lookup_url_kwarg`` (by default of the same name); where the route
-    has no such capture, of the frame's top-level key of that name, or ``pk``.
+    ``input_serializer_class`` is the model of the input, if that differs. An action's object is the one whose
+    ``lookup_field`` has the value that the route captures as ``lookup_url_kwarg`` (by default, of the same name as
+    ``lookup_field``). If the route has no such capture, the value comes from the frame's top-level key of that name, or
+    from ``pk``.
 
     ``filter_backends`` and ``pagination_class`` (see `wsaction.filters`, `wsaction.pagination`) are classes or
-    instances. Query parameters that none of them reads are a 400, unless ``query_parameters`` names them, as those that
-    the handler's own code reads. What is declared wrongly is refused with `ImproperlyConfigured` when the handler is
-    mounted.
+    instances. A query parameter that none of them reads is answered with 400; if the handler's own code reads it, name
+    it in ``query_parameters``. Mounting the handler raises `ImproperlyConfigured` if these attributes are wrong.
     """
 
     queryset: ClassVar[Any] = None
@@ -93,7 +93,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     input_serializer_class: ClassVar[Serializer | None] = None
     lookup_field: ClassVar[str] = "pk"
     lookup_url_kwarg: ClassVar[str | None] = None
-    lookup_value_converter: ClassVar[str] = "str"  # of `wsaction.routers.SimpleRouter`, as the next
+    lookup_value_converter: ClassVar[str] = "str"  # for `wsaction.routers.SimpleRouter`, like the next
     lookup_value_regex: ClassVar[str | None] = None
     pagination_class: ClassVar[Any] = PageNumberPagination
     filter_backends: ClassVar[Sequence[Any]] = ()
@@ -102,15 +102,15 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     ordering_fields: ClassVar[Sequence[str]] = ()
     ordering: ClassVar[str | Sequence[str]] = ()
     query_parameters: ClassVar[Sequence[str]] = ()
-    version_field: ClassVar[str | None] = None  # that every change makes greater, so that clients drop older events
+    version_field: ClassVar[str | None] = None  # a field that every change increases, so that clients drop older events
 
-    decides_query: ClassVar[bool] = False  # whether a subclass took over filter_queryset or paginator
-    decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
-    decides_object: ClassVar[bool] = False  # the same of get_object
-    decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
-    decides_list: ClassVar[bool] = False  # the same of what list shows, which may be less than retrieve does
-    decides_event_routes: ClassVar[bool] = False  # the same of get_event_routes
-    scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
+    decides_query: ClassVar[bool] = False  # whether a subclass overrides filter_queryset or paginator
+    decides_queryset: ClassVar[bool] = False  # whether it overrides get_queryset
+    decides_object: ClassVar[bool] = False  # whether it overrides get_object
+    decides_serializer: ClassVar[bool] = False  # whether it decides what retrieve shows, by frame or by user
+    decides_list: ClassVar[bool] = False  # whether it decides what list shows, which may be less than retrieve shows
+    decides_event_routes: ClassVar[bool] = False  # whether it overrides get_event_routes
+    scopes_queryset: ClassVar[bool] = False  # whether it limits, by any method, which objects exist
     tells_changes: ClassVar[bool] = False  # whether its routes can be subscribed to
     _hook_flags: ClassVar[HookFlags] = {
         "decides_query": ("filter_queryset", "paginator"),
@@ -130,7 +130,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         for name in _PLAIN_HOOKS:
             if iscoroutinefunction(getattr(cls, name)):
                 raise ImproperlyConfigured(
-                    f"{cls.__name__}.{name} is a plain def, which may await nothing; load what it needs before, in "
+                    f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
                     "connect() or in check_permissions(), and keep it on self or self.consumer"
                 )
         if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_recording"):
@@ -147,18 +147,18 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     # ---------------------------------------------------------------------------------------------- objects
     def get_queryset(self) -> Any:
-        """The objects that this frame may reach; override it to narrow them."""
+        """Returns the objects that this frame may access. Override it to limit them, for example to the user's own."""
         if self.queryset is None:
-            raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset, or a get_queryset() of its own")
+            raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset; set it or override get_queryset()")
         return self.queryset
 
     async def get_object(self) -> Any:
-        """The object that the route names, once its permissions have said yes.
+        """Returns the object that the route names, after checking the object permissions.
 
-        Raises `NotFound`, `PermissionDenied`.
+        Raises `NotFound` if it does not exist, and `PermissionDenied`.
         """
         queryset = self.filter_queryset(self.get_queryset())
-        if (key := self._lookup_value()) is None:  # as a lookup, it would find what has no value there
+        if (key := self._lookup_value()) is None:  # a lookup of None would find objects without a value
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
         if self.decides_object_permissions:
@@ -170,20 +170,23 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     # ---------------------------------------------------------------------------------------------- events
     def get_event_routes(self, event: str, obj: Any) -> Sequence[str]:
-        """Where it is told that ``obj`` was ``created``, ``updated`` or ``deleted``, with `SubscribeMixin`.
+        """Returns the routes whose subscribers get ``created``, ``updated`` or ``deleted`` for ``obj``.
 
-        This route and, where a `SimpleRouter` made it, those of the list and of the object. Override it to tell others.
+        That is this route. If a `SimpleRouter` made it, that is also the routes of the list and of the object. Override
+        it to publish to other routes. Used with `SubscribeMixin`.
         """
         return event_routes(self, obj)
 
     async def publish_object(self, event: str, obj: Any, before: Any = None) -> None:
-        """Tells that an object was ``created``, ``updated`` or ``deleted`` otherwise than by ``perform_...``.
+        """Publishes that an object was ``created``, ``updated`` or ``deleted`` other than by a ``perform_...`` method.
 
-        ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it,
-        whoever may not see the object gets ``deleted``, with its key: they may have seen it. An object whose session
-        has expired it is read again by its key. Told after the commit, as `publish` does. Raises ``ValueError`` for
-        the changed object as ``before``, for values that have expired and cannot be read again, ``TypeError`` for
-        other objects.
+        The event is published after the commit, as by `publish`. If the database session has expired the object, it is
+        read again by its key.
+
+        :param before: The object before the change, or its values: ``queryset.values_of(obj)`` at that time. Without
+            it, subscribers who may not see the object get ``deleted`` with its key, because they may have seen it.
+        :raises ValueError: ``before`` is the changed object itself, or expired values cannot be read again.
+        :raises TypeError: ``obj`` or ``before`` is not an object of the queryset.
         """
         await self._on_its_loop(lambda: note_given(self, event, obj, before))
 
@@ -199,7 +202,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     # ---------------------------------------------------------------------------------------------- lists
     def filter_queryset(self, queryset: Any) -> Any:
-        """What ``filter_backends`` leave of a queryset. Raises `wsaction.exceptions.InvalidParameters`."""
+        """Returns the queryset filtered by ``filter_backends``. Raises `wsaction.exceptions.InvalidParameters`."""
         if self.frame.call.query and self.frame.action is not None:
             check_query(self.query_params.multi_items(), self.known_parameters())
         for backend in map(_instance_of, self.filter_backends):
@@ -208,73 +211,75 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     @property
     def paginator(self) -> BasePagination | None:
-        """What divides lists into pages; None where ``pagination_class`` is."""
+        """The instance of ``pagination_class``, which divides lists into pages; None if that is None."""
         paginator: BasePagination | None = _instance_of(self.pagination_class)
         return paginator
 
     async def paginate_queryset(self, queryset: Any) -> Page | None:
-        """The page that the frame asks for; None without a paginator. Raises `NotFound`."""
+        """Returns the page that the frame requests; None without a paginator. Raises `NotFound`."""
         paginator = self.paginator
         return None if paginator is None else await paginator.paginate_queryset(queryset, self)
 
     def get_paginated_response(self, page: Page, results: Sequence[Any]) -> Any:
-        """What ``list`` answers, of a page and its objects, serialised."""
+        """Returns the reply of ``list`` for a page and its serialized objects."""
         return self.paginator.get_paginated_response(page, results)  # type: ignore[union-attr]  # it made the page
 
     def get_page_size(self) -> int:
-        """How many objects a page of a stream has."""
+        """Returns the number of objects on a page of a stream."""
         return (self.paginator or BasePagination()).get_page_size(self)
 
     def get_ordering(self) -> Sequence[str]:
-        """The order that an `OrderingFilter` finds; nothing without one."""
+        """Returns the ordering that the `OrderingFilter` found; empty without one."""
         backends = [each for each in map(_instance_of, self.filter_backends) if hasattr(each, "get_ordering")]
         return backends[0].get_ordering(self) if backends else ()
 
     def get_total_ordering(self) -> Sequence[str] | None:
-        """The order of the list down to the primary key; None where it is the queryset's own affair."""
+        """Returns the ordering of the list, made unique by the primary key; None to keep the queryset's ordering."""
         paginator = self.paginator
         ordering = self.get_ordering() or (paginator.ordering if isinstance(paginator, CursorPagination) else ())
         return total(ordering) if ordering else None
 
     def known_parameters(self) -> Sequence[str]:
-        """The query parameters that a list takes: its backends', its paginator's, and ``query_parameters``."""
+        """Returns the query parameters of a list: of the backends, the paginator and ``query_parameters``."""
         names = [name for backend in map(_instance_of, self.filter_backends) for name in backend.parameters(self)]
         paginator = self.paginator
         return [*names, *(() if paginator is None else paginator.parameters), *self.query_parameters]
 
     # ---------------------------------------------------------------------------------------------- serializers
     def get_serializer_class(self) -> Serializer:
-        """The model that objects are shown as; override it to decide for each frame."""
+        """Returns the model by which objects are serialized. Override it to choose one for each frame."""
         if self.serializer_class is None:
             raise ImproperlyConfigured(
-                f"{type(self).__name__} needs a serializer_class, or a get_serializer_class() of its own"
+                f"{type(self).__name__} needs a serializer_class; set it or override get_serializer_class()"
             )
         return self.serializer_class
 
     def get_input_serializer_class(self) -> Serializer:
-        """The model of what comes in: ``input_serializer_class``, or else `get_serializer_class`."""
+        """Returns the model of the input: ``input_serializer_class``, or else `get_serializer_class`."""
         return self.input_serializer_class or self.get_serializer_class()
 
     def serialize(self, obj: Any) -> BaseModel:
-        """The object as `get_serializer_class` shows it, from its attributes."""
+        """Returns the object as an instance of the serializer, from its attributes."""
         return shown_as(output_model(self.get_serializer_class()), obj)
 
     def serialize_many(self, objs: Sequence[Any]) -> Sequence[BaseModel]:
-        """The same of many, in one call of pydantic."""
+        """Serializes many objects, in one call of pydantic."""
         return many_shown_as(output_model(self.get_serializer_class()), objs)
 
     def validate(self, data: Any, obj: Any = None, *, partial: bool = False) -> dict[str, Any]:
-        """The values to be written, of what came as ``data``: by field, without those marked ``ReadOnly``.
+        """Validates input. Returns the values to write by field, without the fields that are marked ``ReadOnly``.
 
-        ``partial``: of what was sent alone. ``obj`` is the object that they are meant for, of which the model's own
-        validators see the rest. Raises `wsaction.exceptions.InvalidParameters`.
+        :param data: The input, as it came in the frame.
+        :param obj: The object to update. The model's own validators see its values for fields that are not written.
+        :param partial: Whether to return only the fields that ``data`` contains.
+        :raises wsaction.exceptions.InvalidParameters: The input is invalid.
         """
         return input_model(self.get_input_serializer_class(), partial).values(data, obj)
 
-    # ---------------------------------------------------------------------------------------------- declared
+    # ---------------------------------------------------------------------------------------------- mounting
     @classmethod
     def resolve_annotation(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
-        """An annotation with the serializers in the place of ``Input``, ``Output`` and the like, at any depth."""
+        """Replaces ``Input``, ``Output`` and the like in an annotation, at any depth, by types of the serializers."""
         slot = next((item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Slot)), None)
         if slot is None:
             return resolve_parts(annotation, lambda part: cls.resolve_annotation(part, initkwargs))
@@ -290,20 +295,20 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         queryset = mounted.queryset
         model_actions = _MODEL_ACTIONS.intersection(action.function for action in view.actions.values())
         if model_actions and queryset is None and not cls.decides_queryset:
-            raise ImproperlyConfigured(f"{cls.__name__} needs a queryset, or a get_queryset() of its own")
+            raise ImproperlyConfigured(f"{cls.__name__} needs a queryset; set it or override get_queryset()")
         if isinstance(queryset, type):
             raise ImproperlyConfigured(
-                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet({queryset.__name__}), not a class"
+                f"{cls.__name__}.queryset must be a queryset, as in MemoryQuerySet({queryset.__name__}), got a class"
             )
         if queryset is not None and not hasattr(queryset, "get"):
             raise ImproperlyConfigured(
-                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
-                f"SQLAlchemyQuerySet(Card, sessionmaker), not {queryset!r:.80}"
+                f"{cls.__name__}.queryset must be a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
+                f"SQLAlchemyQuerySet(Card, sessionmaker), got {queryset!r:.80}"
             )
         shows_objects = bool(model_actions - {DestroyModelMixin.destroy})
         if shows_objects and mounted.serializer_class is None and not mounted.decides("get_serializer_class"):
             raise ImproperlyConfigured(
-                f"{cls.__name__} needs a serializer_class, or a get_serializer_class() of its own"
+                f"{cls.__name__} needs a serializer_class; set it or override get_serializer_class()"
             )
         creates = CreateModelMixin.create in model_actions and not mounted.decides_create
         updates = UpdateModelMixin.update in model_actions and not mounted.decides_update
@@ -318,10 +323,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         version, model = mounted.version_field, mounted.serializer_class
         if version is not None and model is not None and not shows(model, version):
             raise ImproperlyConfigured(
-                f"{cls.__name__}.version_field is {version!r}, which {model.__name__} does not show; clients need it"
+                f"{cls.__name__}.version_field is {version!r}, which {model.__name__} does not show; add it to the "
+                "model: clients need it"
             )
         if isinstance(mounted.filter_backends, str) or not isinstance(mounted.filter_backends, Sequence):
-            raise ImproperlyConfigured(f"{cls.__name__}.filter_backends is a sequence, as in (SearchFilter,)")
+            raise ImproperlyConfigured(f"{cls.__name__}.filter_backends must be a sequence, as in (SearchFilter,)")
         paginator = paginator_of(mounted.pagination_class, f"{cls.__name__}.")
         for part in (*map(_instance_of, mounted.filter_backends), paginator):
             if part is not None:
@@ -329,7 +335,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
 
 def _check_storing(mounted: "_Mounted") -> None:
-    """Refuses fields that clients write and whose columns cannot hold them."""
+    """Refuses a field that clients may write and whose values the queryset cannot store."""
     check = getattr(mounted.queryset, "check_storable", None)
     model = mounted.input_serializer_class or mounted.serializer_class
     if check is None or model is None:
@@ -344,7 +350,11 @@ def _check_storing(mounted: "_Mounted") -> None:
 
 
 def _recording(get_object: Any) -> Any:
-    """A ``get_object()`` of the application's own, which notes as the framework's does that it was asked, and how."""
+    """Wraps an overridden ``get_object()``, so that the frame records the call and its arguments.
+
+    `GenericAsyncAPIActionHandler.get_object` does so too. A subscription repeats the call when its permissions are
+    checked again.
+    """
 
     @wraps(get_object)
     async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -376,11 +386,11 @@ GenericAsyncAPIActionHandler.reserved_names = frozenset(
 
 
 class GenericAsyncAPIConsumer(GenericAsyncAPIActionHandler, AsyncAPIConsumer):
-    """`GenericAsyncAPIActionHandler` as the root of a connection; the key may be captured by the connection's path."""
+    """`GenericAsyncAPIActionHandler` as the root of a connection. The connection's path may capture the key."""
 
 
 class _Mounted:
-    """A handler's attributes as they are where it is mounted."""
+    """A handler class with the ``initkwargs`` of its mounting: they override its attributes."""
 
     def __init__(self, cls: Any, initkwargs: Mapping[str, Any]) -> None:
         self.cls, self.initkwargs = cls, initkwargs
@@ -389,12 +399,12 @@ class _Mounted:
         return self.initkwargs[name] if name in self.initkwargs else getattr(self.cls, name)
 
     def decides(self, *hooks: str) -> bool:
-        """Whether the class took over one of these methods."""
+        """Whether the class overrides one of these methods."""
         return overrides(self.cls, GenericAsyncAPIActionHandler, *hooks)
 
 
 class _DocumentedAs:
-    """An annotation that tells of a type and lets anything pass, where a hook decides for each frame."""
+    """Annotates a result that a hook decides for each frame: documented as a type, but not validated."""
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
@@ -442,79 +452,79 @@ _MODEL_ACTIONS: frozenset[Any] = frozenset(
 
 
 class CreateAPIActionHandler(CreateModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``create``."""
+    """A handler with ``create``."""
 
 
 class CreateAPIConsumer(CreateModelMixin, GenericAsyncAPIConsumer):
-    """Has ``create``."""
+    """A consumer with ``create``."""
 
 
 class ListAPIActionHandler(ListModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``list``."""
+    """A handler with ``list``."""
 
 
 class ListAPIConsumer(ListModelMixin, GenericAsyncAPIConsumer):
-    """Has ``list``."""
+    """A consumer with ``list``."""
 
 
 class RetrieveAPIActionHandler(RetrieveModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``retrieve``."""
+    """A handler with ``retrieve``."""
 
 
 class RetrieveAPIConsumer(RetrieveModelMixin, GenericAsyncAPIConsumer):
-    """Has ``retrieve``."""
+    """A consumer with ``retrieve``."""
 
 
 class UpdateAPIActionHandler(UpdateModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``update`` and ``partial_update``."""
+    """A handler with ``update`` and ``partial_update``."""
 
 
 class UpdateAPIConsumer(UpdateModelMixin, GenericAsyncAPIConsumer):
-    """Has ``update`` and ``partial_update``."""
+    """A consumer with ``update`` and ``partial_update``."""
 
 
 class DestroyAPIActionHandler(DestroyModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``destroy``."""
+    """A handler with ``destroy``."""
 
 
 class DestroyAPIConsumer(DestroyModelMixin, GenericAsyncAPIConsumer):
-    """Has ``destroy``."""
+    """A consumer with ``destroy``."""
 
 
 class ListCreateAPIActionHandler(ListModelMixin, CreateModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``list`` and ``create``."""
+    """A handler with ``list`` and ``create``."""
 
 
 class ListCreateAPIConsumer(ListModelMixin, CreateModelMixin, GenericAsyncAPIConsumer):
-    """Has ``list`` and ``create``."""
+    """A consumer with ``list`` and ``create``."""
 
 
 class RetrieveUpdateAPIActionHandler(RetrieveModelMixin, UpdateModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``retrieve``, ``update`` and ``partial_update``."""
+    """A handler with ``retrieve``, ``update`` and ``partial_update``."""
 
 
 class RetrieveUpdateAPIConsumer(RetrieveModelMixin, UpdateModelMixin, GenericAsyncAPIConsumer):
-    """Has ``retrieve``, ``update`` and ``partial_update``."""
+    """A consumer with ``retrieve``, ``update`` and ``partial_update``."""
 
 
 class RetrieveDestroyAPIActionHandler(RetrieveModelMixin, DestroyModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``retrieve`` and ``destroy``."""
+    """A handler with ``retrieve`` and ``destroy``."""
 
 
 class RetrieveDestroyAPIConsumer(RetrieveModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer):
-    """Has ``retrieve`` and ``destroy``."""
+    """A consumer with ``retrieve`` and ``destroy``."""
 
 
 class RetrieveUpdateDestroyAPIActionHandler(
     RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIActionHandler
 ):
-    """Has ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+    """A handler with ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class RetrieveUpdateDestroyAPIConsumer(
     RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer
 ):
-    """Has ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+    """A consumer with ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class ModelAPIActionHandler(
@@ -525,18 +535,18 @@ class ModelAPIActionHandler(
     DestroyModelMixin,
     GenericAsyncAPIActionHandler,
 ):
-    """Has all six: ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+    """A handler with ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class ModelAPIConsumer(
     ListModelMixin, CreateModelMixin, RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer
 ):
-    """Has all six: ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+    """A consumer with ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class ReadOnlyModelAPIActionHandler(ListModelMixin, RetrieveModelMixin, GenericAsyncAPIActionHandler):
-    """Has ``list`` and ``retrieve``."""
+    """A handler with ``list`` and ``retrieve``."""
 
 
 class ReadOnlyModelAPIConsumer(ListModelMixin, RetrieveModelMixin, GenericAsyncAPIConsumer):
-    """Has ``list`` and ``retrieve``."""
+    """A consumer with ``list`` and ``retrieve``."""

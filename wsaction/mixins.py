@@ -1,12 +1,12 @@
-"""The actions that generic handlers are made of, and what their signatures are written with.
+"""Mixins with the actions ``create``, ``list``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``.
 
-`Input`, `PartialInput` and `Output` stand for what comes in and goes out of the handler's ``serializer_class``; an
-action of one's own may say so too: ``async def finish(self) -> Output``, or ``list[Output]``, or ``Output | None``.
-What comes is validated by ``self.validate(data)``. Where ``get_serializer_class()`` decides for each frame, it is
-``self.serialize(obj)`` that shows an object by it: what such an action returns otherwise goes out as it is.
+`Input`, `PartialInput` and `Output` in an action's signature stand for the types of the handler's serializers. Actions
+of an application can use them too, as in ``async def finish(self) -> Output``, ``list[Output]`` or ``Output | None``.
+``self.validate(data)`` validates the input. If ``get_serializer_class()`` is overridden, return
+``self.serialize(obj)``: any other result is sent as it is.
 
-With `wsaction.subscriptions.SubscribeMixin`, what ``perform_create``, ``perform_update`` and ``perform_destroy`` do is
-told to who is subscribed, after the commit, as ``created``, ``updated`` and ``deleted``: see `wsaction._events.crud`.
+With `wsaction.subscriptions.SubscribeMixin`, subscribers get ``created``, ``updated`` and ``deleted`` events for
+``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See `wsaction._events.crud`.
 """
 
 import operator
@@ -41,7 +41,7 @@ __all__ = (
 
 
 class Slot(Enum):
-    """What an annotation stands for, which the handler's class decides."""
+    """A placeholder in an annotation, which the handler's class replaces by a type."""
 
     INPUT = "input"
     PARTIAL_INPUT = "partial input"
@@ -50,15 +50,18 @@ class Slot(Enum):
     PAGES = "pages"
 
 
-Input: TypeAlias = Annotated[Any, Slot.INPUT]  # all that a client may write
-PartialInput: TypeAlias = Annotated[Any, Slot.PARTIAL_INPUT]  # the same, any of it left out
+Input: TypeAlias = Annotated[Any, Slot.INPUT]  # the fields that a client may write
+PartialInput: TypeAlias = Annotated[Any, Slot.PARTIAL_INPUT]  # the same, each of them optional
 Output: TypeAlias = Annotated[Any, Slot.OUTPUT]  # one object
-OutputList: TypeAlias = Annotated[Any, Slot.LIST]  # a page of them as the paginator has it, or all
-OutputPages: TypeAlias = Annotated[Any, Slot.PAGES]  # lists of them, of an async generator
+OutputList: TypeAlias = Annotated[Any, Slot.LIST]  # a page in the paginator's form or, without one, all objects
+OutputPages: TypeAlias = Annotated[Any, Slot.PAGES]  # the lists of an async generator
 
 
 def resolve_parts(annotation: Any, resolve_annotation: Callable[[Any], Any]) -> Any:
-    """An annotation of others, ``list[Output] | None``, with what stands for these; itself where nothing does."""
+    """Applies ``resolve_annotation`` to the parts of an annotation such as ``list[Output] | None``.
+
+    Returns the annotation itself if no part changes.
+    """
     if _has_slots(getattr(annotation, "__value__", None)):  # `type Cards = list[Output]`
         return resolve_annotation(annotation.__value__)
     parts = get_args(annotation)
@@ -76,14 +79,14 @@ def _has_slots(part: Any) -> bool:
 
 
 class CreateModelMixin:
-    """Adds ``create``: a new object with the values of ``data``; answers it with 201."""
+    """Adds ``create``, which creates an object from ``data`` and replies with it and status 201."""
 
-    decides_create: ClassVar[bool] = False  # whether a subclass took over perform_create
+    decides_create: ClassVar[bool] = False  # whether a subclass overrides perform_create
     _hook_flags: ClassVar[HookFlags] = {"decides_create": ("perform_create",)}
 
     @async_action(status=201)
     async def create(self: Any, data: Input) -> Output:
-        """Makes an object."""
+        """Creates an object."""
         values = self.validate(data)
         if self.tells_changes and self.decides_create:
             obj, known = await watched(self, self.perform_create(values))
@@ -93,7 +96,7 @@ class CreateModelMixin:
         return self.serialize(obj)
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
-        """Makes and returns the object. Override it to add what no client decides.
+        """Creates the object and returns it. Override it to set values that clients must not set.
 
         >>> async def perform_create(self, values):
         ...     return await super().perform_create({**values, "owner_id": self.user.id})
@@ -105,18 +108,18 @@ class CreateModelMixin:
 
 
 class ListModelMixin:
-    """Adds ``list``: the objects that the route's query asks for, one page of them.
+    """Adds ``list``, which replies with one page of the objects that match the route's query.
 
-    With ``"stream": true`` in the frame it is the whole list, as partial replies of one page each and a last one with
-    null. Which page is asked for counts for nothing then, how large it is does. A paused stream holds no connection to
-    the database, and each page has what ``get_queryset()`` narrows to by then. Pages are found by their place in the
-    order, and stay right while rows come and go; only where the order goes by related objects or is a ``select()``'s
-    own, by their number.
+    With ``"stream": true`` in the frame, the reply is the whole list: a partial reply for each page, then a final reply
+    with null. The query's page size counts, its page number does not. A paused stream holds no database connection.
+    Each page is a new query on ``get_queryset()``. It starts after the last object before, so that inserts and deletes
+    meanwhile neither skip nor repeat objects. If the order is by related objects, or comes from the queryset's own
+    ``select()``, pages are counted off instead.
     """
 
     @async_action(streamed_by="list_pages")
     async def list(self: Any, stream: Annotated[bool, Strict()] = False) -> OutputList:
-        """The objects, a page at a time."""
+        """Lists the objects, one page at a time."""
         queryset = self.filter_queryset(self.get_queryset())
         page = await self.paginate_queryset(queryset)
         if page is None:
@@ -124,48 +127,48 @@ class ListModelMixin:
         return self.get_paginated_response(page, self.serialize_many(page.items))
 
     async def list_pages(self: Any) -> OutputPages:
-        """The objects, a partial reply for each page."""
+        """Lists all objects, with a partial reply for each page."""
 
-        def ask() -> Any:  # for each page, as what its user may reach may have changed
+        def ask() -> Any:  # for each page again, because the user's access may have changed
             return self.filter_queryset(self.get_queryset())
 
         queryset = ask()
         ordering = self.get_total_ordering() or (queryset.get_ordering() if hasattr(queryset, "get_ordering") else None)
         pages: AsyncIterator[Any] = pages_of(ask, ordering, self.get_page_size())
-        async with aclosing(pages):  # type: ignore[type-var]  # an async generator, as pages_of says less than it is
+        async with aclosing(pages):  # type: ignore[type-var]  # an async generator, though typed as an iterator
             async for page in pages:
                 yield self.serialize_many(page)
 
 
 class RetrieveModelMixin:
-    """Adds ``retrieve``: the object that the route names, as ``serializer_class`` shows it."""
+    """Adds ``retrieve``, which replies with the object that the route names."""
 
     @async_action
     async def retrieve(self: Any) -> Output:
-        """One object."""
+        """Returns an object."""
         return self.serialize(await self.get_object())
 
 
 class UpdateModelMixin:
-    """Adds ``update``, of all that a client may write, and ``partial_update``, of what is sent and no more."""
+    """Adds ``update``, which replaces all fields that a client may write, and ``partial_update``."""
 
-    decides_update: ClassVar[bool] = False  # whether a subclass took over perform_update
+    decides_update: ClassVar[bool] = False  # whether a subclass overrides perform_update
     _hook_flags: ClassVar[HookFlags] = {"decides_update": ("perform_update",)}
 
     @async_action
     async def update(self: Any, data: Input) -> Output:
-        """Changes an object; what is left out gets its default."""
+        """Updates an object. Fields that are left out get their defaults."""
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj)))
 
     @async_action
     async def partial_update(self: Any, data: PartialInput) -> Output:
-        """Changes of an object what is sent."""
+        """Updates the given fields of an object."""
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj, partial=True)))
 
     async def perform_update(self: Any, obj: Any, values: dict[str, Any]) -> Any:
-        """Changes the object and returns it as it is then."""
+        """Updates the object and returns it. Override it to set values that clients must not set."""
         if not self.tells_changes:
             return await self.get_queryset().update(obj, values)
         before = values_of(self, obj)
@@ -175,9 +178,9 @@ class UpdateModelMixin:
 
 
 class DestroyModelMixin:
-    """Adds ``destroy``: the object that the route names is no more; answers null with 204."""
+    """Adds ``destroy``, which deletes the object that the route names and replies with null and status 204."""
 
-    decides_destroy: ClassVar[bool] = False  # whether a subclass took over perform_destroy
+    decides_destroy: ClassVar[bool] = False  # whether a subclass overrides perform_destroy
     _hook_flags: ClassVar[HookFlags] = {"decides_destroy": ("perform_destroy",)}
 
     @async_action(status=204)
@@ -192,7 +195,7 @@ class DestroyModelMixin:
         await note(self, "deleted", obj, before, known=known)
 
     async def perform_destroy(self: Any, obj: Any) -> None:
-        """Deletes the object."""
+        """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.tells_changes else None
         await self.get_queryset().delete(obj)
         if self.tells_changes:
@@ -200,7 +203,7 @@ class DestroyModelMixin:
 
 
 async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
-    """The object after ``perform_update``; its change is noted."""
+    """Calls ``perform_update``, notes the change for subscribers and returns the object."""
     if not (handler.tells_changes and handler.decides_update):
         return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
@@ -211,10 +214,10 @@ async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
 
 
 def _check_returned(handler: Any, hook: str, obj: Any) -> Any:
-    """The object that a hook returned; raises ``TypeError`` for none, which is easily forgotten."""
+    """Returns the object that a hook returned. Raises ``TypeError`` for None: a ``return`` is easily forgotten."""
     if obj is None:
         raise TypeError(
-            f"{type(handler).__name__}.{hook}() returned None; it returns the object, as in return await "
+            f"{type(handler).__name__}.{hook}() must return the object, got None; end it with return await "
             f"super().{hook}(...)"
         )
     return obj

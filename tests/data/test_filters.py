@@ -242,5 +242,5 @@ def test_fields_of_get_queryset_are_not_checked_at_mounting() -> None:
 
 @pytest.mark.parametrize("backends", ["FieldFilter", FieldFilter, {FieldFilter}])
 def test_filter_backends_must_be_a_sequence(backends: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match=r"filter_backends is a sequence, as in \(SearchFilter,\)"):
+    with pytest.raises(ImproperlyConfigured, match=r"filter_backends must be a sequence, as in \(SearchFilter,\)"):
         served(MemoryQuerySet(Card), filter_backends=backends)

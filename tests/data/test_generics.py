@@ -148,8 +148,8 @@ async def test_hooks_decide_for_each_frame() -> None:
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"serializer_class": Shown}, "Handler needs a queryset, or a get_queryset() of its own"),
-        ({"queryset": ROWS}, "Handler needs a serializer_class, or a get_serializer_class() of its own"),
+        ({"serializer_class": Shown}, "Handler needs a queryset; set it or override get_queryset()"),
+        ({"queryset": ROWS}, "Handler needs a serializer_class; set it or override get_serializer_class()"),
     ],
 )
 def test_missing_attributes_are_an_error_with_the_cure(attributes: dict[str, Any], message: str) -> None:
@@ -260,7 +260,7 @@ def test_an_invalid_serializer_is_refused_at_class_creation(attributes: Any, mes
 
 def test_a_model_instead_of_a_queryset_is_refused() -> None:
     with pytest.raises(
-        ImproperlyConfigured, match=r"Rows.queryset is a queryset, as in MemoryQuerySet\(Row\), not a cl"
+        ImproperlyConfigured, match=r"Rows.queryset must be a queryset, as in MemoryQuerySet\(Row\), got a cl"
     ):
         Rows.as_aaah(queryset=Row)
 
@@ -424,7 +424,7 @@ async def test_hooks_without_their_attribute_name_the_cure() -> None:
             return self.get_serializer_class()
 
     for action, message in [
-        ("objects", "Handler needs a queryset, or a"),
+        ("objects", "Handler needs a queryset; set it"),
         ("shown", "Handler needs a serializer_class"),
     ]:
         reply = await ask(Handler.as_aaah(), action, debug=True)
@@ -436,7 +436,5 @@ def test_an_async_hook_that_is_not_awaited_is_refused(name: str) -> None:
     async def hook(self: Any, *args: Any) -> Any:
         raise NotImplementedError
 
-    with pytest.raises(
-        ImproperlyConfigured, match=rf"Cards\.{name} is a plain def, which may await nothing; load what"
-    ):
+    with pytest.raises(ImproperlyConfigured, match=rf"Cards\.{name} must be a plain def, got an async def; load what"):
         type("Cards", (generics.ListAPIActionHandler,), {name: hook})

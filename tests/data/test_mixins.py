@@ -40,7 +40,7 @@ def test_each_mixin_adds_its_actions(generic: Any) -> None:
     kind: Any = type("Cards", (RetrieveModelMixin, generic), {})
     assert list(kind.available_actions) == ["retrieve"]
     action = kind.available_actions["retrieve"]
-    assert (action.options.status, action.options.summary, action.threaded) == (200, "One object.", False)
+    assert (action.options.status, action.options.summary, action.threaded) == (200, "Returns an object.", False)
 
 
 async def test_actions_may_be_overridden_and_removed() -> None:
@@ -453,4 +453,4 @@ async def test_a_hook_that_returns_no_object_is_an_error(hook: str) -> None:
         action, route = ("create", "cards/") if hook == "perform_create" else ("partial_update", "cards/1/")
         view = served(cards, **{hook: forgets})
         reply = await ask(view, action, route, data={"title": "a"}, debug=True)
-        assert f"CardHandler.{hook}() returned None; it returns the" in reply["errors"][0]["ctx"]["exception"]
+        assert f"CardHandler.{hook}() must return the object, got None" in reply["errors"][0]["ctx"]["exception"]
