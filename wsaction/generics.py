@@ -327,7 +327,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
                 "model: clients need it"
             )
         if isinstance(mounted.filter_backends, str) or not isinstance(mounted.filter_backends, Sequence):
-            raise ImproperlyConfigured(f"{cls.__name__}.filter_backends must be a sequence, as in (SearchFilter,)")
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.filter_backends must be a sequence, as in (SearchFilter,), "
+                f"got {mounted.filter_backends!r:.80}"
+            )
         paginator = paginator_of(mounted.pagination_class, f"{cls.__name__}.")
         for part in (*map(_instance_of, mounted.filter_backends), paginator):
             if part is not None:
