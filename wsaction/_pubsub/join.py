@@ -1,6 +1,7 @@
 """Joining a topic: the subscriber gets the reply, the events they missed, those of meanwhile, then live events."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from wsaction._pubsub.event import Event
@@ -24,28 +25,17 @@ Snapshot = Callable[[], Awaitable[Any]]
 _Missed = tuple[Position, list[Event] | None]  # the position after the events, and the events; None: not available
 
 
+@dataclass(slots=True, eq=False)
 class Join:
     """Makes one subscription live."""
 
-    __slots__ = ("_max_recovered", "_reconciler", "_reply", "_since", "_snapshot", "_subscription", "_topic")
-
-    def __init__(
-        self,
-        reconciler: Reconciler,
-        topic: Topic,
-        subscription: Subscription,
-        since: Position | None,
-        snapshot: Snapshot | None,
-        reply: Reply,
-        max_recovered: int = MAX_RECOVERED,
-    ) -> None:
-        self._reconciler = reconciler
-        self._topic = topic
-        self._subscription = subscription
-        self._since = since
-        self._snapshot = snapshot
-        self._reply = reply
-        self._max_recovered = max_recovered
+    reconciler: Reconciler
+    topic: Topic
+    subscription: Subscription
+    since: Position | None
+    snapshot: Snapshot | None
+    reply: Reply
+    max_recovered: int
 
     async def run(self) -> None:
         """Sends the reply and joins the topic, in as many attempts as that takes.
@@ -58,19 +48,19 @@ class Join:
 
     async def _try(self) -> bool:
         """Returns whether the subscription was answered. If not, the collected events are stale: try again."""
-        topic, subscription = self._topic, self._subscription
+        topic, subscription = self.topic, self.subscription
         await topic.ready.wait()
         self._check_left()
         subscription.start_collecting()
         position, missed, recovered = topic.position, list[Event](), None
-        if self._since is not None:
-            past = await self._recover(self._since)
+        if self.since is not None:
+            past = await self._recover(self.since)
             if past is None:
                 return False
             position = past[0]
             missed = past[1] or []
             recovered = past[1] is not None
-        snapshot = await self._snapshot() if self._snapshot is not None and not recovered else None
+        snapshot = await self.snapshot() if self.snapshot is not None and not recovered else None
         await subscription.subscriber.wait_for_space(_total_size(missed, subscription.route))
         if subscription.subscriber.is_closed:
             raise Cancelled("The connection has ended.")
@@ -81,7 +71,7 @@ class Join:
         return True
 
     def _check_left(self) -> None:
-        if self._subscription.state is State.LEFT:
+        if self.subscription.state is State.LEFT:
             raise Cancelled("This subscription was ended or restarted before its reply.")
 
     def _answer(self, position: Position, missed: list[Event], recovered: bool | None, snapshot: Any) -> None:
@@ -90,9 +80,9 @@ class Join:
         The reply has the position before the events that follow it. A client that loses its connection among them
         requests them again from there.
         """
-        topic, subscription = self._topic, self._subscription
-        start = Position(position.epoch, self._since.offset) if recovered and self._since is not None else position
-        if (reply := self._reply(start, recovered, snapshot)) is None:
+        topic, subscription = self.topic, self.subscription
+        start = Position(position.epoch, self.since.offset) if recovered and self.since is not None else position
+        if (reply := self.reply(start, recovered, snapshot)) is None:
             subscription.hold(extra=len(missed) + len(subscription.collected))
         else:
             subscription.subscriber.put(reply)
@@ -113,15 +103,15 @@ class Join:
     # ------------------------------------------------------------------------------------------------ missed events
     async def _recover(self, since: Position) -> _Missed | None:
         """Returns the missed events, or None if the join must start again."""
-        topic, history = self._topic, self._topic.history
+        topic, history = self.topic, self.topic.history
         if history is None or not since.is_sane:
             return topic.position, None
         past: _Missed | None = topic.events_since(since) or await self._read(since, history)
         if past is None:
             return None
         position, missed = past
-        subscription = self._subscription
-        if missed is None or len(missed) > self._max_recovered:
+        subscription = self.subscription
+        if missed is None or len(missed) > self.max_recovered:
             return position, None
         is_large = _total_size(missed, subscription.route) > subscription.subscriber.capacity // 2
         return (position, None) if is_large else past
@@ -132,7 +122,7 @@ class Join:
         One join reads at a time. The next ones use its page if they can, so that many clients that return at once
         cause few reads.
         """
-        topic = self._topic
+        topic = self.topic
         pages = topic.pages = topic.pages or Pages()
         pages.waiting += 1
         try:
@@ -148,13 +138,13 @@ class Join:
                 topic.pages = None
 
     async def _read_page(self, since: Position, history: History, pages: Pages) -> _Missed | None:
-        topic = self._topic
-        if not topic.ready.is_set() or self._subscription.state is not State.COLLECTING:
+        topic = self.topic
+        if not topic.ready.is_set() or self.subscription.state is not State.COLLECTING:
             return None  # the topic or the subscription changed while this join waited for the lock
-        page = await self._reconciler.read(topic, history, since, self._max_recovered)
+        page = await self.reconciler.read(topic, history, since, self.max_recovered)
         if page.position.epoch != topic.epoch:
             if topic.ready.is_set():
-                self._reconciler.settle(topic)
+                self.reconciler.settle(topic)
             return None
         # This process may be behind another one that the client was connected to: the page counts, not the topic.
         if page.events is None:

@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -34,74 +35,42 @@ OnEvent = Callable[[str, str, int], None]  # called with the topic, the event's 
 _Recipients = tuple[list[tuple[str, tuple[Subscription, ...]]], tuple[Subscription, ...]]
 
 
+@dataclass(slots=True, eq=False)
 class Topic:
     """A topic that has subscriptions in this process, or had some until a moment ago."""
 
-    __slots__ = (
-        "_awaiting_resync",
-        "_fanout",
-        "_last_resync",
-        "_pause",
-        "_recipients",
-        "_resync_timer",
-        "_rings",
-        "backlog",
-        "confirmed",
-        "confirmed_at",
-        "epoch",
-        "generation",
-        "has_position",
-        "history",
-        "joining",
-        "linger_timer",
-        "live",
-        "name",
-        "offset",
-        "on_event",
-        "overrun",
-        "pages",
-        "queue",
-        "ready",
-        "reconciling",
-        "ring",
-        "ring_size",
-    )
+    name: str
+    history: History | None
+    fanout: Fanout
+    on_event: OnEvent | None
+    rings: "Rings"
+    epoch: str = ""
+    offset: int = 0
+    has_position: bool = False  # false until the first page or, without history, confirmation
+    ring: deque[Event] = field(init=False)  # the newest events, without a gap, up to `offset`
+    ring_size: int = 0  # bytes
+    live: dict[Subscription, None] = field(default_factory=dict)
+    joining: dict[Subscription, None] = field(default_factory=dict)  # the subscriptions that are joining or ahead
+    confirmed: bool = False  # whether the layer delivers the topic's events
+    confirmed_at: float = 0.0  # the time of the last confirmation, by the loop's clock
+    generation: int = 0  # how often `confirmed` has changed
+    ready: asyncio.Event = field(
+        default_factory=asyncio.Event
+    )  # set: confirmed, and no event up to `offset` is missing
+    backlog: list[Message] = field(default_factory=list)  # messages that arrived while not ready
+    overrun: bool = False  # whether more arrived than the backlog holds
+    reconciling: bool = False
+    pages: "Pages | None" = None
+    linger_timer: asyncio.TimerHandle | None = None  # removes the topic
+    queue: JobQueue = field(default_factory=deque)
+    _recipients: _Recipients | None = None
+    _last_resync: float = -math.inf  # when the live subscriptions last got `$resync`
+    _pause: float = 0.0  # seconds before they may get the next one
+    _awaiting_resync: dict[Subscription, None] = field(default_factory=dict)  # get no event before the next `$resync`
+    _resync_timer: asyncio.TimerHandle | None = None
 
-    def __init__(
-        self,
-        name: str,
-        history: History | None,
-        fanout: Fanout,
-        on_event: OnEvent | None = None,
-        rings: "Rings | None" = None,
-    ) -> None:
-        self.name = name
-        self.history = history
-        self.on_event = on_event
-        self.epoch = ""
-        self.offset = 0
-        self.has_position = False  # false until the first page or, without history, confirmation
-        self._rings = rings or Rings()
-        self.ring: deque[Event] = deque(maxlen=self._rings.events)  # the newest events, without a gap, up to `offset`
-        self.ring_size = 0  # bytes
-        self.live: dict[Subscription, None] = {}
-        self.joining: dict[Subscription, None] = {}  # the subscriptions that are joining or ahead
-        self.confirmed = False  # whether the layer delivers the topic's events
-        self.confirmed_at = 0.0  # the time of the last confirmation, by the loop's clock
-        self.generation = 0  # how often `confirmed` has changed
-        self.ready = asyncio.Event()  # set: confirmed and reconciled, so that no event up to `offset` is missing
-        self.backlog: list[Message] = []  # messages that arrived while not ready
-        self.overrun = False  # whether more arrived than the backlog holds
-        self.reconciling = False
-        self.pages: Pages | None = None
-        self.linger_timer: asyncio.TimerHandle | None = None  # removes the topic
-        self.queue: JobQueue = deque()
-        self._fanout = fanout
-        self._recipients: _Recipients | None = None
-        self._last_resync = -math.inf  # when the live subscriptions last got `$resync`
-        self._pause = 0.0  # seconds before they may get the next one
-        self._awaiting_resync: dict[Subscription, None] = {}  # get `$resync` after the pause, and no event before it
-        self._resync_timer: asyncio.TimerHandle | None = None
+    def __post_init__(self) -> None:
+        self.ring = deque(maxlen=self.rings.events)
 
     @property
     def position(self) -> Position:
@@ -324,13 +293,13 @@ class Topic:
         if len(ring) == ring.maxlen:
             self.ring_size -= ring[0].size + EVENT_BYTES
         ring.append(event)
-        while self.ring_size > self._rings.ring_bytes:
+        while self.ring_size > self.rings.ring_bytes:
             self.ring_size -= ring.popleft().size + EVENT_BYTES
-        self._rings.grow(self, self.ring_size - size_before)
+        self.rings.grow(self, self.ring_size - size_before)
 
     def forget_ring(self) -> None:
         """Empties the ring. Clients that reconnect then get their events from the layer's history."""
-        self._rings.forget(self)
+        self.rings.forget(self)
         self.ring.clear()
         self.ring_size = 0
 
@@ -360,11 +329,11 @@ class Topic:
 
     def send_to(self, subscription: Subscription, text: str) -> None:
         """Sends a live subscription a text, behind the items that wait for it."""
-        self._fanout.send(self.queue, text, (subscription,))
+        self.fanout.send(self.queue, text, (subscription,))
 
     def answer(self, subscription: Subscription, reply: str) -> None:
         """Sends a reply, behind the items that wait for the subscription."""
-        self._fanout.send(self.queue, reply, (ReplyRecipient(subscription),))
+        self.fanout.send(self.queue, reply, (ReplyRecipient(subscription),))
 
     def resync_one(self, subscription: Subscription) -> None:
         """Sends one subscription ``$resync``, with the position after all events that wait for it.
@@ -380,7 +349,7 @@ class Topic:
     def _notify(self, event: str, subscriptions: Sequence[Subscription]) -> None:
         for route in {subscription.route for subscription in subscriptions}:
             group = tuple(subscription for subscription in subscriptions if subscription.route == route)
-            self._fanout.send(self.queue, encode_notice(event, route, self.position), group)
+            self.fanout.send(self.queue, encode_notice(event, route, self.position), group)
 
     def _send(self, event: Event) -> int:
         """Sends an event to the live subscriptions, except the excluded one. Returns their number."""
@@ -392,12 +361,12 @@ class Topic:
             if event.excludes is not None:
                 group = self._skip_excluded(group, event)
             if group:
-                self._fanout.send(self.queue, event.under(route), group)
+                self.fanout.send(self.queue, event.under(route), group)
                 count += len(group)
         if event.excludes is not None:
             filtered = self._skip_excluded(filtered, event)
         if filtered:
-            self._fanout.send(self.queue, (event, self.epoch), filtered)
+            self.fanout.send(self.queue, (event, self.epoch), filtered)
         return count + len(filtered)
 
     def _group_recipients(self) -> _Recipients:
@@ -419,29 +388,25 @@ class Topic:
         return recipients
 
 
+@dataclass(slots=True, eq=False)
 class Rings:
     """The bounds of the rings of a process: past ``max_bytes``, the ring with the oldest newest event is emptied.
 
     A ring keeps at most ``events`` events and ``ring_bytes`` bytes; all rings together keep at most ``max_bytes``.
     """
 
-    __slots__ = ("_max_bytes", "_topics", "events", "ring_bytes", "size")
-
-    def __init__(
-        self, *, events: int = RING, ring_bytes: int = MAX_RING_BYTES, max_bytes: int = MAX_RINGS_BYTES
-    ) -> None:
-        self.events = events
-        self.ring_bytes = ring_bytes
-        self._max_bytes = max_bytes
-        self.size = 0  # bytes
-        self._topics: OrderedDict[Topic, None] = OrderedDict()
+    events: int = RING
+    ring_bytes: int = MAX_RING_BYTES
+    max_bytes: int = MAX_RINGS_BYTES
+    size: int = 0  # bytes of all rings
+    _topics: OrderedDict[Topic, None] = field(default_factory=OrderedDict)
 
     def grow(self, topic: Topic, by: int) -> None:
         """Counts the bytes by which a topic's ring has grown, and empties other rings past the bound."""
         self.size += by
         self._topics[topic] = None
         self._topics.move_to_end(topic)
-        while self.size > self._max_bytes:
+        while self.size > self.max_bytes:
             next(iter(self._topics)).forget_ring()
 
     def forget(self, topic: Topic) -> None:
@@ -451,16 +416,14 @@ class Rings:
             self.size -= topic.ring_size
 
 
+@dataclass(slots=True, eq=False)
 class Pages:
     """The last page that was read for a join, kept while other joins wait: many clients may reconnect at once."""
 
-    __slots__ = ("_events", "_since", "lock", "waiting")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.waiting = 0
-        self._since: Position | None = None
-        self._events: list[Event] = []
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0  # joins
+    _since: Position | None = None
+    _events: list[Event] = field(default_factory=list)
 
     def note(self, since: Position, events: list[Event]) -> None:
         """Keeps a page instead of the last one. ``since`` must be in the epoch in which the page was read."""
