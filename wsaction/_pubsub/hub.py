@@ -199,7 +199,7 @@ class Hub:
         try:
             while self._pending_invalidation:
                 topic, history = next(iter(self._pending_invalidation.items()))
-                del self._pending_invalidation[topic]
+                del self._pending_invalidation[topic]  # before the await: a loss meanwhile adds it again
                 try:
                     await self.invalidate(topic, history)
                 except (LayerUnavailable, asyncio.CancelledError) as exc:

@@ -76,14 +76,14 @@ class Reconciler:
         Returns whether nothing is missing now.
         """
         generation = topic.generation
-        heard_before = len(topic.backlog)
+        before_read = len(topic.backlog)
         topic.overrun = False
         since = topic.position if topic.has_position else None
         page = await self.read(topic, history, since, self._max_fill, own=topic.has_position)
         if generation != topic.generation:
             return False  # the layer lost its connection during the read: later events would be missing
         topic.absorb(page)
-        return topic.apply_backlog(heard_before)
+        return topic.apply_backlog(before_read)
 
     # ------------------------------------------------------------------------------------------------ silent losses
     async def check(self, topics: dict[str, Topic]) -> None:

@@ -54,9 +54,7 @@ class Topic:
     confirmed: bool = False  # whether the layer delivers the topic's events
     confirmed_at: float = 0.0  # the time of the last confirmation, by the loop's clock
     generation: int = 0  # how often `confirmed` has changed
-    ready: asyncio.Event = field(
-        default_factory=asyncio.Event
-    )  # set: confirmed, and no event up to `offset` is missing
+    ready: asyncio.Event = field(default_factory=asyncio.Event)  # set: confirmed, and no event is missing
     backlog: list[Message] = field(default_factory=list)  # messages that arrived while not ready
     overrun: bool = False  # whether more arrived than the backlog holds
     reconciling: bool = False
@@ -140,10 +138,10 @@ class Topic:
     def _is_next(self, epoch: str, offset: int, body: bytes) -> bool:
         return epoch == self.epoch and offset == self.offset + 1 and bool(body)
 
-    def apply_backlog(self, heard_before: int) -> bool:
+    def apply_backlog(self, before_read: int) -> bool:
         """Applies the messages that waited while the layer was read. Returns False if the layer must be read again.
 
-        The first ``heard_before`` messages arrived before the read, so the page contains them. If one of them does not
+        The first ``before_read`` messages arrived before the read, so the page contains them. If one of them does not
         follow, it belongs to an old or a foreign epoch, and is dropped. If a later one does not follow, it and the rest
         stay in the backlog for the next read.
         """
@@ -155,7 +153,7 @@ class Topic:
                 continue
             if self._is_next(epoch, offset, body):
                 self.apply(Event(offset, body))
-            elif index >= heard_before:
+            elif index >= before_read:
                 self.backlog = backlog[index:]
                 return False
         return True
