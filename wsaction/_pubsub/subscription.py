@@ -228,27 +228,17 @@ class FilteredSubscription(Subscription):
     is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
     """
 
-    __slots__ = (
-        "_alarm",
-        "_filter",
-        "_filter_started",
-        "_filter_timeout",
-        "_filtering",
-        "_has_timed_out",
-        "_loop",
-        "_queue",
-        "_tasks",
-    )
+    __slots__ = ("_alarm", "_filter", "_filtering", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
 
     def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, patience: float) -> None:
         super().__init__(subscriber, route)
         self._filter = filter
-        self._filter_timeout = patience
+        self._timeout = patience
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self._check_deadline)
-        self._filter_started = 0.0  # when the filter was called last
-        self._has_timed_out = False  # whether that call was cancelled for its time
+        self._started = 0.0  # when the filter was called last
+        self._timed_out = False  # whether that call was cancelled for its time
         self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
         self._filtering: Any = None
         self.take = self._enqueue
@@ -287,19 +277,19 @@ class FilteredSubscription(Subscription):
             return
         self._queue.append(item)
         if self._filtering is None:
-            self._filter_started = self._loop.time()
-            self._alarm.by(self._filter_started + self._filter_timeout)
+            self._started = self._loop.time()
+            self._alarm.by(self._started + self._timeout)
             self._filtering = self._tasks.start(self._filter_all)
 
     def _check_deadline(self) -> None:
         """Cancels a filter that has taken too long."""
         if self._filtering is None:
             return
-        if self._loop.time() - self._filter_started >= self._filter_timeout:
-            self._has_timed_out = True
+        if self._loop.time() - self._started >= self._timeout:
+            self._timed_out = True
             self._filtering.cancel()
-            self._filter_started = self._loop.time()  # a filter that ignores the cancellation is cancelled again
-        self._alarm.by(self._filter_started + self._filter_timeout)
+            self._started = self._loop.time()  # a filter that ignores the cancellation is cancelled again
+        self._alarm.by(self._started + self._timeout)
 
     async def _filter_all(self) -> None:
         try:
@@ -316,16 +306,16 @@ class FilteredSubscription(Subscription):
 
     async def _call_filter(self, event: Event) -> str | None:
         """Calls the filter. Raises ``TimeoutError`` if it took too long."""
-        self._filter_started = self._loop.time()
+        self._started = self._loop.time()
         try:
             return await self._filter(event)
         except asyncio.CancelledError:
-            if not self._has_timed_out or self.state is State.LEFT:
+            if not self._timed_out or self.state is State.LEFT:
                 raise
-            raise TimeoutError(f"the filter took longer than {self._filter_timeout:g} s") from None
+            raise TimeoutError(f"the filter took longer than {self._timeout:g} s") from None
         finally:
-            if self._has_timed_out:
-                self._has_timed_out = False
+            if self._timed_out:
+                self._timed_out = False
                 self._filtering.uncancel()
 
     async def _filter_one(self, event: Event, epoch: str) -> None:
