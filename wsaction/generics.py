@@ -155,7 +155,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     async def get_object(self) -> Any:
         """Returns the object that the route names, after checking the object permissions.
 
-        Raises `NotFound` if it does not exist, and `PermissionDenied`.
+        Raises `NotFound` if there is no such object or the route names none, and `PermissionDenied`.
         """
         queryset = self.filter_queryset(self.get_queryset())
         if (key := self._lookup_value()) is None:  # a lookup of None would find objects without a value
@@ -172,8 +172,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     def get_event_routes(self, event: str, obj: Any) -> Sequence[str]:
         """Returns the routes whose subscribers get ``created``, ``updated`` or ``deleted`` for ``obj``.
 
-        That is this route. If a `SimpleRouter` made it, that is also the routes of the list and of the object. Override
-        it to publish to other routes. Used with `SubscribeMixin`.
+        By default, that is this route and, if a `SimpleRouter` made it, the routes of the list and of the object.
+        Override it to publish to other routes. Used with `SubscribeMixin`.
         """
         return event_routes(self, obj)
 
@@ -185,8 +185,9 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
         :param before: The object before the change, or its values: ``queryset.values_of(obj)`` at that time. Without
             it, subscribers who may not see the object get ``deleted`` with its key, because they may have seen it.
-        :raises ValueError: ``before`` is the changed object itself, or expired values cannot be read again.
-        :raises TypeError: ``obj`` or ``before`` is not an object of the queryset.
+        :raises ValueError: ``event`` is another one, ``before`` is the changed object itself, or expired values cannot
+            be read again.
+        :raises TypeError: ``obj`` or ``before`` is not an instance of the queryset's model.
         """
         await self._on_its_loop(lambda: note_given(self, event, obj, before))
 
@@ -229,7 +230,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         return (self.paginator or BasePagination()).get_page_size(self)
 
     def get_ordering(self) -> Sequence[str]:
-        """Returns the ordering that the `OrderingFilter` found; empty without one."""
+        """Returns the ordering of the filter backend that orders, as `OrderingFilter` does; empty without one."""
         backends = [each for each in map(_instance_of, self.filter_backends) if hasattr(each, "get_ordering")]
         return backends[0].get_ordering(self) if backends else ()
 
@@ -270,7 +271,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         """Validates input. Returns the values to write by field, without the fields that are marked ``ReadOnly``.
 
         :param data: The input, as it came in the frame.
-        :param obj: The object to update. The model's own validators see its values for fields that are not written.
+        :param obj: The object to update. With ``partial``, the model's own validators see its values of other fields.
         :param partial: Whether to return only the fields that ``data`` contains.
         :raises wsaction.exceptions.InvalidParameters: The input is invalid.
         """

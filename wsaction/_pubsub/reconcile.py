@@ -47,7 +47,7 @@ class Reconciler:
             return await self._layer.read(topic.name, since, limit, history, own)
 
     def settle(self, topic: Topic) -> None:
-        """Starts to reconcile a topic, unless that is under way. Until then the topic is not ready."""
+        """Starts to reconcile a topic, unless that is under way. The topic is not ready until it is done."""
         if not topic.reconciling and topic.history is not None:
             topic.reconciling = True
             topic.ready.clear()
