@@ -266,15 +266,20 @@ async def test_a_server_that_shuts_down_cancels_what_runs(serve: Serve, ws: str)
 
 
 async def tasks_are_down_to(server: Server, count: int) -> None:
-    """Waits until the server's loop has at most this many tasks."""
+    """Waits until the server's loop has at most this many tasks, and no connection.
 
-    def wait() -> int:
+    The task of a connection may end before its transport is closed; until then, the protocol keeps its objects.
+    """
+
+    def wait() -> tuple[int, int]:
         deadline = time.monotonic() + WAIT
-        while (now := server.tasks()) > count and time.monotonic() < deadline:
+        while (server.tasks() > count or server.connections) and time.monotonic() < deadline:
             time.sleep(0.01)
-        return now
+        return server.tasks(), len(server.connections)
 
-    assert await asyncio.to_thread(wait) <= count
+    tasks, connections = await asyncio.to_thread(wait)
+    assert tasks <= count
+    assert not connections
 
 
 async def one_client(server: Server, number: int) -> None:
