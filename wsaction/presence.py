@@ -4,7 +4,7 @@ from typing import Any
 
 from wsaction._events.plan import access_of
 from wsaction._events.publish import hub_of, own_route, session_of, topic_at
-from wsaction._events.subscribe import granted
+from wsaction._events.subscribe import authorize
 from wsaction._protocol.frames import AfterReply
 from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable
@@ -34,7 +34,7 @@ class PresenceMixin(SubscribeMixin):
         after it can be applied to it.
         """
         session, topic, route = session_of(self), topic_at(self), own_route(self)
-        await granted(self, access_of(self), topic, route)
+        await authorize(self, access_of(self), topic, route)
         hub = hub_of(session)
         if hub.is_closed:
             raise LayerUnavailable
@@ -42,6 +42,6 @@ class PresenceMixin(SubscribeMixin):
         roster: Roster | None = getattr(hub.layer, "roster", None)
         if roster is None:
             raise LayerUnavailable
-        go_on = hub.hold(session.connection, topic, route)
-        self.frame.hold(AfterReply(go_on, go_on))
+        resume = hub.hold(session.connection, topic, route)
+        self.frame.hold(AfterReply(resume, resume))
         return await roster.who(topic)

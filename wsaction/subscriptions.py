@@ -21,7 +21,7 @@ from wsaction._events.access import check_object, event_filter
 from wsaction._events.plan import EventTypes, access_of, history
 from wsaction._events.publish import own_route, session_of
 from wsaction._events.reauthorization import Grant, release
-from wsaction._events.subscribe import COMINGS, subscribe, topic_to_join
+from wsaction._events.subscribe import COMINGS, subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
@@ -90,7 +90,7 @@ class SubscribeMixin:
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
         """Tells nothing of this route any more."""
-        release(session_of(self), topic_to_join(self), own_route(self))
+        release(session_of(self), subscribable_topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
         """Raises `PermissionDenied` or `NotFound` where the route that it names may not be subscribed to.

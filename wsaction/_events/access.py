@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 __all__ = (
     "check_key",
     "check_object",
+    "encode_key",
+    "encode_object",
     "event_filter",
-    "gone",
     "json_of",
     "key_name",
-    "shown",
     "source_of",
     "subject_of",
     "values_of",
@@ -92,37 +92,37 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
     if not (recheck or access.asks):
         return None
 
-    async def told(event: Event) -> str | None:
+    async def visible_frame(event: Event) -> str | None:
         if recheck and not await grant.holds():
             return None
         if event.subject is None:
             return event.frame
-        saws, sees = [], []
+        saw_answers, sees_answers = [], []
         for call in grant.shows or (None,):
             async with grant.handler(call) as handler:
                 if call is not None and call.name == "retrieve":
-                    _give_key(handler, event.subject)
+                    _capture_key(handler, event.subject)
                 view = _View(grant, event, handler)
                 if not await view.may_act():
                     return None
                 if (answer := await view.sees()) is None:
                     raise NotKnown
-                sees.append(answer)
-                saws.append(await view.saw())
-        saw = False if False in saws else None if None in saws else True
-        return _shown(handler, event, saw=saw, sees=all(sees))
+                sees_answers.append(answer)
+                saw_answers.append(await view.saw())
+        saw = False if False in saw_answers else None if None in saw_answers else True
+        return _frame_shown(handler, event, saw=saw, sees=all(sees_answers))
 
-    return told
+    return visible_frame
 
 
-def _give_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
+def _capture_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
     """Captures the object's key as its own route would."""
     values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
     key = {**values["text"], **values["exact"]}.get(handler.lookup_field, subject["pk"])
     handler.frame.kwargs.setdefault(lookup_name(handler), key)
 
 
-def gone(plan: EventPlan, pk: Any, obj: Any) -> str:
+def encode_key(plan: EventPlan, pk: Any, obj: Any) -> str:
     """What is told of an object of which nothing is shown, as it is no more perhaps, as JSON: its key, and its version
     if it has one. ``obj`` is the object, or its values."""
     data, version = {"pk": pk}, plan.version_field
@@ -131,7 +131,7 @@ def gone(plan: EventPlan, pk: Any, obj: Any) -> str:
     return to_json(data).decode()
 
 
-def _shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool) -> str | None:
+def _frame_shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool) -> str | None:
     message, subject = event.message, event.subject
     if sees:
         if saw is False and subject["before"] is not None:
@@ -141,7 +141,7 @@ def _shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool |
         return None
     if subject["after"] is None:
         return event.frame
-    data = gone(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
+    data = encode_key(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
     return event.numbered(encode_event("deleted", message["route"], data))
 
 
@@ -151,16 +151,16 @@ class _Shared:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._known: dict[Any, Any] = {}
+        self._results: dict[Any, Any] = {}
 
     async def get(self, key: Any, read: Callable[[], Awaitable[Any]]) -> Any:
         """What was read under a key, or is now. Whoever is cancelled at it leaves it to the next."""
-        if key in self._known:
-            return self._known[key]
+        if key in self._results:
+            return self._results[key]
         async with self._lock:
-            if key not in self._known:
-                self._known[key] = await read()
-            return self._known[key]
+            if key not in self._results:
+                self._results[key] = await read()
+            return self._results[key]
 
 
 class _View:
@@ -169,15 +169,18 @@ class _View:
     def __init__(self, grant: Grant, event: Event, handler: "GenericAsyncAPIActionHandler") -> None:
         if event.shared is None:
             event.shared = _Shared()
-        self._grant, self._handler, self._shared = grant, handler, event.shared
+        self._grant = grant
+        self._handler = handler
+        self._shared = event.shared
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
-        self._asks = (
+        self._asks_permissions = (
             asks_of_objects(type(handler), handler.frame.call.plan)
             if grant.shows
             else access_of(handler).asks_permissions
         )
-        self._gets_object, self._queryset = handler.decides_object, _scope(handler)
+        self._has_own_get_object = handler.decides_object
+        self._queryset = _scoped_queryset(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
         # Whether it loads the objects that all do; it may find fewer.
@@ -193,17 +196,17 @@ class _View:
         after, pk = self._subject["after"], self._subject["pk"]
         if after is None or (in_scope := self._in_scope(after)) is False:
             return False
-        if self._gets_object:
+        if self._has_own_get_object:
             return await self._sees_by_get_object(after, pk)
-        if in_scope and not self._asks:
+        if in_scope and not self._asks_permissions:
             return True
         shared = self._is_base or (in_scope is True and self._is_shared)
-        row, is_still = await self._row(pk) if shared else await self._read(self._queryset, pk)
+        row, is_unchanged = await self._row(pk) if shared else await self._read(self._queryset, pk)
         if row is None:  # it is gone, or out of the scope
             return False
-        if not is_still:
-            return await self._may_see_as_told("after", after) if in_scope else None
-        if not self._asks:
+        if not is_unchanged:
+            return await self._may_see_restored("after", after) if in_scope else None
+        if not self._asks_permissions:
             return True
         try:
             return await self._may_see(row)
@@ -212,8 +215,8 @@ class _View:
                 raise
             # A shared row has no session by which more of it could be loaded; one of the recipient's own has.
             logger.debug("%r is asked of a row of its own, after %r", self._handler, exc)
-        row, is_still = await self._read(self._queryset, pk)
-        return await self._may_see(row) if is_still else None
+        row, is_unchanged = await self._read(self._queryset, pk)
+        return await self._may_see(row) if is_unchanged else None
 
     async def saw(self) -> bool | None:
         """Whether the recipient could see the object before; None where nobody knows."""
@@ -221,11 +224,11 @@ class _View:
         if before is None:
             return False if self._is_new else None
         in_scope = self._in_scope(before)
-        if in_scope is False or not (self._asks or self._gets_object):
+        if in_scope is False or not (self._asks_permissions or self._has_own_get_object):
             return in_scope
-        if self._gets_object:
+        if self._has_own_get_object:
             return None
-        allowed = await self._may_see_as_told("before", before)
+        allowed = await self._may_see_restored("before", before)
         return in_scope if allowed else allowed
 
     def _in_scope(self, values: Json) -> bool | None:
@@ -242,30 +245,32 @@ class _View:
     async def _may_see(self, obj: Any) -> bool:
         return await self._allows("check_object_permissions", obj)
 
-    async def _allows(self, method: str, *asked: Any) -> bool:
+    async def _allows(self, method: str, *args: Any) -> bool:
         try:
-            await require(self._handler, method, *asked)
+            await require(self._handler, method, *args)
         except APIError as exc:  # whatever its words, it is a no
             if exc.status >= 500:
                 raise
             return False
         return True
 
-    async def _may_see_as_told(self, when: str, values: Json) -> bool | None:
+    async def _may_see_restored(self, when: str, values: Json) -> bool | None:
         """The same of the object with the event's values; None where it cannot be had, or not all that is asked."""
-        if not self._asks:
+        if not self._asks_permissions:
             return True
         source, pk, kind = self._source, self._subject["pk"], self._subject["kind"]
         if not isinstance(source, NarrowingQuerySet):
             return None
         row, _ = await self._row(pk)
-        known = {key_name(source): pk, **values["exact"]}
+        restored = {key_name(source): pk, **values["exact"]}
 
         async def restore() -> Any:
             async with self._grant.handler():
                 try:
                     # What a relation led to may have changed since, so that it decides of no content.
-                    return source.object_of(known, kind) if when == "after" else await source.restore(known, kind, row)
+                    if when == "after":
+                        return source.object_of(restored, kind)
+                    return await source.restore(restored, kind, row)
                 except (UnknownKind, ValueError) as exc:
                     logger.debug("an object of an event cannot be had as it was: %r", exc)
                     return None
@@ -287,8 +292,8 @@ class _View:
                 return await self._read(self._source, pk)
 
         await complete(self._handler.frame)  # it holds no connection while it waits for what is read for all
-        found: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
-        return found
+        result: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
+        return result
 
     async def _read(self, queryset: Any, pk: Any) -> tuple[Any, bool]:
         """The object that a queryset has, or None, and whether it is what the event told of."""
@@ -314,18 +319,18 @@ class _View:
         return True if _is_still(handler, self._source, obj, self._subject) else None
 
 
-def _scope(handler: "GenericAsyncAPIActionHandler") -> Any:
+def _scoped_queryset(handler: "GenericAsyncAPIActionHandler") -> Any:
     """The objects that a handler has for its user, whatever the route's query: events are those of the whole route."""
-    if not (call := handler.frame.call).query:
-        return handler.filter_queryset(handler.get_queryset())
-    handler.frame.call = copy(call)
-    handler.frame.call.query, handler.frame.call.params = "", None
-    try:
-        return handler.filter_queryset(handler.get_queryset())
-    except APIError as exc:  # it insists on parameters
-        logger.debug("%r is asked with the query of the subscription, after %r", handler, exc)
-        handler.frame.call = call
-        return handler.filter_queryset(handler.get_queryset())
+    if (call := handler.frame.call).query:
+        handler.frame.call = copy(call)
+        handler.frame.call.query = ""
+        handler.frame.call.params = None
+        try:
+            return handler.filter_queryset(handler.get_queryset())
+        except APIError as exc:  # it insists on parameters
+            logger.debug("%r is asked with the query of the subscription, after %r", handler, exc)
+            handler.frame.call = call
+    return handler.filter_queryset(handler.get_queryset())
 
 
 def _is_still(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, subject: Json) -> bool:
@@ -369,14 +374,14 @@ def json_of(plan: EventPlan, queryset: Any, obj: Any, values: Json | None = None
     """An object's values as a subject carries them; of other querysets than ours, what is shown of it."""
     if isinstance(queryset, NarrowingQuerySet):
         return queryset.to_json(queryset.values_of(obj) if values is None else values, name_of(type(obj)))
-    return {"exact": {}, "text": from_json(shown(plan, obj, getattr(obj, key_name(queryset))))}
+    return {"exact": {}, "text": from_json(encode_object(plan, obj, getattr(obj, key_name(queryset))))}
 
 
-def shown(plan: EventPlan, obj: Any, pk: Any) -> str:
+def encode_object(plan: EventPlan, obj: Any, pk: Any) -> str:
     """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``, or decides by
     the user what of an object is shown."""
     if plan.serializer_class is None or plan.decides_serializer:
-        return gone(plan, pk, obj)
+        return encode_key(plan, pk, obj)
     output = output_model(plan.serializer_class)
     return _writer(output)(shown_as(output, obj))
 

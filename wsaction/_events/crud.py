@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsaction._events.access import gone, json_of, key_name, shown, source_of, subject_of, values_of
+from wsaction._events.access import encode_key, encode_object, json_of, key_name, source_of, subject_of, values_of
 from wsaction._events.plan import EventPlan, access_at, event_plan, is_live, plan_at
 from wsaction._events.publish import hub_of, invalidate_later, session_of, topic_at
 from wsaction._handlers.mounts import MountedHandler
@@ -53,7 +53,7 @@ class _Place:
     hub: Hub
     topic: str
     route: str
-    asks: bool
+    needs_subject: bool
     sharing: tuple[MountedHandler, ...]  # other handlers that may have named this topic
     data: str = ""  # what is told of the object there, as JSON
 
@@ -63,50 +63,50 @@ class _Change:
     event: str
     pk: Any
     kind: type
-    was: Callable[[], Mapping[str, Any] | None]  # its values before, as JSON
-    now: Callable[[], Mapping[str, Any] | None]  # and after; asked for at once, if at all
+    read_before: Callable[[], Mapping[str, Any] | None]  # its values before, as JSON
+    read_after: Callable[[], Mapping[str, Any] | None]  # and after; asked for at once, if at all
     before: Mapping[str, Any] | None  # what they say, where anybody asks for it
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
-    told: Callable[[_Place], _Place]  # a place with what is told of the object there
+    render: Callable[[_Place], _Place]  # a place with what is told of the object there
     key: Any  # whose it is
     noted: Any  # where it is kept once it is told, see `watched`; None: nowhere
 
-    def behind(self, told: "_Change") -> "_Change | None":
+    def remainder_after(self, published: "_Change") -> "_Change | None":
         """What is left of it to tell, where that was told of its object already."""
-        if "deleted" in (self.event, told.event):
+        if "deleted" in (self.event, published.event):
             return None
-        shown, known = ({place.topic: place.data for place in one.places} for one in (self, told))
+        data, published_data = ({place.topic: place.data for place in each.places} for each in (self, published))
         may_hide = any(place.sharing or place.plan.decides_serializer for place in self.places)  # keys say nothing
-        if (shown, self.after) == (known, told.after) and not may_hide:
+        if (data, self.after) == (published_data, published.after) and not may_hide:
             return None
-        return replace(self, event="updated", was=lambda: told.after, before=told.after)
+        return replace(self, event="updated", read_before=lambda: published.after, before=published.after)
 
-    def _note_told(self) -> None:
+    def _record(self) -> None:
         if self.noted is not None:
             self.noted[self.key] = self
 
     async def publish(self) -> None:
         """Tells it everywhere. Raises `LayerUnavailable`."""
-        self._note_told()
+        self._record()
         for place in self.places:
-            await self.tell(place)
+            await self.publish_to(place)
 
     async def publish_or_invalidate(self) -> None:
         """Tells it everywhere; what fails is logged, and who is subscribed there is told to load again."""
-        self._note_told()
+        self._record()
         for place in self.places:
             try:
-                await self.tell(place)
+                await self.publish_to(place)
             except LayerUnavailable as exc:
                 logger.error(
                     "%s was not told to %r, which will be told to load again: %r", self.event, place.topic, exc
                 )
                 place.hub.invalidate_later(place.topic, place.plan.history)
 
-    async def tell(self, place: _Place) -> None:
+    async def publish_to(self, place: _Place) -> None:
         text = encode_event(self.event, place.route, place.data)
-        subject = subject_of(self.before, self.after, self.pk, name_of(self.kind)) if place.asks else None
+        subject = subject_of(self.before, self.after, self.pk, name_of(self.kind)) if place.needs_subject else None
         await place.hub.publish(place.topic, text, place.plan.history, subject=subject)
 
 
@@ -117,24 +117,24 @@ class _Pending:
 
     def __init__(self) -> None:
         self._changes: dict[Any, _Change] = {}
-        self._held: list[Held] = []
+        self._locks: list[Held] = []
 
     def add(self, change: _Change) -> None:
         """Adds a change to those that the unit has made to the same object."""
-        earlier = self._changes.pop(change.key, None)
-        if earlier is None:
+        previous = self._changes.pop(change.key, None)
+        if previous is None:
             self._changes[change.key] = change
-        elif (event := _JOINED.get((earlier.event, change.event), change.event)) is not None:
+        elif (event := _MERGED.get((previous.event, change.event), change.event)) is not None:
             is_gone = event == "deleted" and change.event == "updated"  # a hook has deleted it, not changed
-            last, other = (earlier, change) if is_gone else (change, earlier)
+            last, other = (previous, change) if is_gone else (change, previous)
             topics = {place.topic for place in last.places}
-            others = (last.told(place) for place in other.places if place.topic not in topics)
+            others = (last.render(place) for place in other.places if place.topic not in topics)
             places = (*others, *last.places)
-            before, after = earlier.before, last.after
-            if any(place.asks for place in places):  # which only those of one of the two may do
-                before, after = before or earlier.was(), after or last.now()
+            before, after = previous.before, last.after
+            if any(place.needs_subject for place in places):  # which only those of one of the two may do
+                before, after = before or previous.read_before(), after or last.read_after()
             self._changes[change.key] = replace(
-                last, event=event, was=earlier.was, before=before, after=after, places=places
+                last, event=event, read_before=previous.read_before, before=before, after=after, places=places
             )
 
     def mark(self) -> Any:
@@ -147,16 +147,16 @@ class _Pending:
 
     async def hold(self) -> None:
         """Waits until nobody else who commits changes of the same objects has yet to tell them."""
-        names: dict[Hub, set[str]] = {}
+        locks: dict[Hub, set[str]] = {}
         for change in self._changes.values():
             for place in change.places:
-                names.setdefault(place.hub, set()).add(f"{change.pk}@{place.topic}")
-        for hub, wanted in names.items():
-            self._held.append(await hub.locks.acquire(wanted))
+                locks.setdefault(place.hub, set()).add(f"{change.pk}@{place.topic}")
+        for hub, lock_names in locks.items():
+            self._locks.append(await hub.locks.acquire(lock_names))
 
-    def _let_go(self) -> None:
-        while self._held:
-            self._held.pop().release()
+    def _release_locks(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
 
     async def publish(self) -> None:
         """Tells them all, in the order in which their objects were touched last."""
@@ -164,7 +164,7 @@ class _Pending:
             for change in self._changes.values():
                 await change.publish_or_invalidate()
         finally:
-            self._let_go()
+            self._release_locks()
 
     def invalidate_later(self) -> None:
         """Tells all who would be told of the changes to load again: whether these were committed is not known."""
@@ -179,10 +179,10 @@ class _Pending:
         return False
 
     async def rollback(self) -> None:
-        self._let_go()
+        self._release_locks()
 
 
-_JOINED: Mapping[tuple[str, str], str | None] = {
+_MERGED: Mapping[tuple[str, str], str | None] = {
     ("created", "updated"): "created",
     ("created", "deleted"): None,
     ("deleted", "created"): "updated",
@@ -219,15 +219,15 @@ async def note(
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
         obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired what the database makes
     change = _change(handler, event, obj, before)
-    if known and (told := known.get(change.key)) is not None:
-        if (left := change.behind(told)) is None:
+    if known and (published := known.get(change.key)) is not None:
+        if (remainder := change.remainder_after(published)) is None:
             return
-        change = left
+        change = remainder
     if (unit := join_unit()) is None:
-        if (ended := unit_to_wait_for()) is None:
+        if (ending := unit_to_wait_for()) is None:
             await change.publish()
         else:
-            ended.on_commit(change.publish_or_invalidate)
+            ending.on_commit(change.publish_or_invalidate)
         return
     pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):
@@ -282,11 +282,11 @@ async def _readable(
     )
 
 
-def _check_object(handler: "GenericAsyncAPIActionHandler", what: str, obj: Any) -> None:
+def _check_object(handler: "GenericAsyncAPIActionHandler", label: str, obj: Any) -> None:
     model = getattr(source_of(handler), "model", None)
     if isinstance(model, type) and not isinstance(obj, model):
         raise TypeError(
-            f"publish_object() of {type(handler).__name__}: {what}: expected a {model.__name__}, got {obj!r:.80}"
+            f"publish_object() of {type(handler).__name__}: {label}: expected a {model.__name__}, got {obj!r:.80}"
         )
 
 
@@ -296,43 +296,43 @@ def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, befor
     plan, source = event_plan(handler), source_of(handler)
     pk = getattr(obj, key_name(source))
     stored = id(plan_at(handler.mounted).queryset)  # a handler may be mounted with another: other objects
-    words: dict[Any, str] = {}
+    encoded: dict[Any, str] = {}
 
-    def told(place: _Place) -> _Place:
-        there = place.shows
-        if any(_shows_otherwise(one, there) for one in place.sharing):
-            return replace(place, data=gone(there, pk, obj))
-        key = there.serializer_class, there.decides_serializer, there.version_field
-        if key not in words:
-            words[key] = gone(there, pk, obj) if event == "deleted" else _shown_at(there, plan, obj, pk)
-        return replace(place, data=words[key])
+    def render(place: _Place) -> _Place:
+        shows = place.shows
+        if any(_shows_differently(mounted, shows) for mounted in place.sharing):
+            return replace(place, data=encode_key(shows, pk, obj))
+        key = shows.serializer_class, shows.decides_serializer, shows.version_field
+        if key not in encoded:
+            encoded[key] = encode_key(shows, pk, obj) if event == "deleted" else _encode_at(shows, plan, obj, pk)
+        return replace(place, data=encoded[key])
 
     places: dict[str, _Place] = {}
     decides = handler.decides_event_routes
     for route in handler.get_event_routes(event, obj) if decides else event_routes(handler, obj):
         if (place := _place(handler, plan, route, obj)) is not None:
-            places[place.topic] = told(place)
+            places[place.topic] = render(place)
 
-    def was() -> Mapping[str, Any] | None:
+    def read_before() -> Mapping[str, Any] | None:
         return json_of(plan, source, obj, before) if before is not None or event == "deleted" else None
 
-    def now() -> Mapping[str, Any] | None:
+    def read_after() -> Mapping[str, Any] | None:
         return None if event == "deleted" else json_of(plan, source, obj)
 
-    values = (was(), now()) if any(place.asks for place in places.values()) else (None, None)
+    values = (read_before(), read_after()) if any(place.needs_subject for place in places.values()) else (None, None)
     key, noted = (type(handler), stored, pk), getattr(handler.frame, "noted", None)
-    return _Change(event, pk, type(obj), was, now, *values, tuple(places.values()), told, key, noted)
+    return _Change(event, pk, type(obj), read_before, read_after, *values, tuple(places.values()), render, key, noted)
 
 
-def _shown_at(there: EventPlan, own: EventPlan, obj: Any, pk: Any) -> str:
+def _encode_at(plan: EventPlan, own: EventPlan, obj: Any, pk: Any) -> str:
     """The object as a route shows it; its key, where the object of another handler lacks what is shown there."""
     try:
-        return shown(there, obj, pk)
+        return encode_object(plan, obj, pk)
     except Exception as exc:
-        if there.serializer_class is own.serializer_class:
+        if plan.serializer_class is own.serializer_class:
             raise
-        logger.debug("%s is told the key alone, after %r", there.handler_class.__name__, exc)
-        return gone(there, pk, obj)
+        logger.debug("%s is told the key alone, after %r", plan.handler_class.__name__, exc)
+        return encode_key(plan, pk, obj)
 
 
 def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, obj: Any) -> _Place | None:
@@ -346,13 +346,15 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
     if not is_live(mounted.handler_class if consumer is None else type(consumer)):
         return None
     plan = plan_at(mounted) if consumer is None else event_plan(consumer)
-    topic, sharing = session.topic_prefix + (target.canonical or ""), tuple[MountedHandler, ...]()
+    topic = session.topic_prefix + (target.canonical or "")
+    sharing: tuple[MountedHandler, ...] = ()
     if plan.handler_class.decides_topic:
         topic = topic_at(_handler_at(handler, target))
-        sharing = tuple(one for one in _sharing(session, mounted, topic) if _is_of(one, obj))
-    asks = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks  # theirs may ask
+        sharers = _handlers_sharing(session, mounted, topic)
+        sharing = tuple(sharer for sharer in sharers if _may_show(sharer, obj))
+    needs_subject = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks  # theirs may ask
     shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
-    return _Place(plan, shows, hub_of(session), topic, target.canonical or "", asks, sharing)
+    return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 
 
 def _handler_at(handler: "GenericAsyncAPIActionHandler", target: Target) -> Any:
@@ -376,7 +378,7 @@ def _shows(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventP
     return not isinstance(model, type) or isinstance(obj, model)
 
 
-def _sharing(session: "Session", mounted: MountedHandler, topic: str) -> Iterator[MountedHandler]:
+def _handlers_sharing(session: "Session", mounted: MountedHandler, topic: str) -> Iterator[MountedHandler]:
     """Other handlers of objects that may have named a topic."""
     if not is_named(topic):
         return
@@ -384,25 +386,25 @@ def _sharing(session: "Session", mounted: MountedHandler, topic: str) -> Iterato
     if everywhere and (app := session.runtime.app) is not None:
         views = [leaf.endpoint.view for leaf in app.router.leaves]
         tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
-    for one in (one for table in tables for one in table.mounted):
-        decides = is_live(one.handler_class) and one.handler_class.decides_topic
-        if decides and not one.is_like(mounted) and (everywhere or one.topic_space == mounted.topic_space):
-            yield one
+    for other in (other for table in tables for other in table.mounted):
+        decides = is_live(other.handler_class) and other.handler_class.decides_topic
+        if decides and not other.is_like(mounted) and (everywhere or other.topic_space == mounted.topic_space):
+            yield other
 
 
-def _is_of(one: MountedHandler, obj: Any) -> bool:
+def _may_show(mounted: MountedHandler, obj: Any) -> bool:
     """Whether a handler may show such objects."""
-    queryset = one.attribute("queryset")
+    queryset = mounted.attribute("queryset")
     model = getattr(queryset, "model", None)
-    return (
-        isinstance(obj, model) if isinstance(model, type) else queryset is not None or one.attribute("decides_queryset")
-    )
+    if isinstance(model, type):
+        return isinstance(obj, model)
+    return queryset is not None or mounted.attribute("decides_queryset")
 
 
-def _shows_otherwise(one: MountedHandler, there: EventPlan) -> bool:
+def _shows_differently(mounted: MountedHandler, plan: EventPlan) -> bool:
     """Whether the subscribers of another handler are not shown what those of this one are of an object."""
-    shape = one.attribute("serializer_class"), one.attribute("decides_serializer")
-    return shape != (there.serializer_class, there.decides_serializer)
+    shape = mounted.attribute("serializer_class"), mounted.attribute("decides_serializer")
+    return shape != (plan.serializer_class, plan.decides_serializer)
 
 
 def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]:
@@ -415,7 +417,7 @@ def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]
         return list(routes)
     key = handler.lookup_url_kwarg or handler.lookup_field
     value = getattr(obj, key_name(source_of(handler)) if handler.lookup_field == "pk" else handler.lookup_field)
-    of_list = {name: given for name, given in match.kwargs.items() if name != key}
+    of_list = {name: captured for name, captured in match.kwargs.items() if name != key}
     names = ":".join([*match.namespaces, name])
     for kind, kwargs in (("list", of_list), ("detail", {**of_list, key: value})):
         try:

@@ -50,13 +50,14 @@ class EventTypes:
             raise ImproperlyConfigured(
                 f"{owner} is a mapping of names to types, as in {{'moved': Move}}, not {events!r}"
             )
-        self.owner, self.types = owner, dict(events)
-        self._ways: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {}
+        self.owner = owner
+        self.types = dict(events)
+        self._codecs: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {}
         for name, kind in self.types.items():
             _check_name(owner, name, ImproperlyConfigured)
-            what = f"the event {name!r}"
+            label = f"the event {name!r}"
             validator = partial(python_validator, title=f"{owner}[{name!r}]")
-            self._ways[name] = built(owner, what, validator, kind), built(owner, what, json_encoder, kind)
+            self._codecs[name] = built(owner, label, validator, kind), built(owner, label, json_encoder, kind)
 
     def encode(self, event: str, data: Any) -> str:
         """The data of an event as JSON, validated by what was declared for it.
@@ -64,14 +65,14 @@ class EventTypes:
         Raises ``ValueError`` for an event that is not declared, ``pydantic.ValidationError`` for data that is not what
         was, ``TypeError`` for what cannot be written.
         """
-        if (ways := self._ways.get(event)) is not None:
-            validate, write = ways
-            return write(validate(data))
+        if (codec := self._codecs.get(event)) is not None:
+            validate, encode = codec
+            return encode(validate(data))
         _check_name(self.owner, event, ValueError)
-        if self._ways:
-            hint = did_you_mean(event, self._ways, "there are")
+        if self._codecs:
+            hint = did_you_mean(event, self._codecs, "there are")
             raise ValueError(f"{self.owner} declares no event {event!r}; {hint}")
-        return _write_anything()(data)
+        return _encode_any()(data)
 
 
 def _check_name(owner: str, name: Any, error: type[Exception]) -> None:
@@ -83,7 +84,7 @@ def _check_name(owner: str, name: Any, error: type[Exception]) -> None:
 
 
 @lru_cache(1)
-def _write_anything() -> Callable[[Any], str]:
+def _encode_any() -> Callable[[Any], str]:
     return json_encoder(Any)
 
 
@@ -116,31 +117,34 @@ class EventPlan:
 
     def __init__(self, mounted: MountedHandler, own: Mapping[str, Any] | None = None) -> None:
         cls = mounted.handler_class
-        values = {name: (own or {}).get(name, mounted.attribute(name)) for name in _READ}
-        said = SimpleNamespace(**{name: value for name, value in values.items() if value is not None})
-        self.mounted, self.handler_class, self.said = mounted, cls, values
+        values = {name: (own or {}).get(name, mounted.attribute(name)) for name in _PLANNED}
+        declared = SimpleNamespace(**{name: value for name, value in values.items() if value is not None})
+        self.mounted = mounted
+        self.handler_class = cls
+        self.values = values
         self.is_live = is_live(cls)
         if self.is_live and values["events"] is cls.events:
             self.types: EventTypes = cls._event_types
         else:  # mounted with others; any, where it has no `SubscribeMixin`
             self.types = EventTypes(f"{cls.__name__}.events", values["events"] if self.is_live else {})
-        self.history = history(said)
-        self.queryset, self.version_field = values["queryset"], values["version_field"]
+        self.history = history(declared)
+        self.queryset = values["queryset"]
+        self.version_field = values["version_field"]
         self.serializer_class = values["serializer_class"]
         self.decides_serializer = bool(values["decides_serializer"])
         self.has_objects = self.queryset is not None or bool(getattr(cls, "decides_queryset", False))
-        self.lookup = lookup_name(said)  # what captures the key of one object
+        self.lookup = lookup_name(declared)  # what captures the key of one object
         # Whether `retrieve` may not find an object that there is: for a user, or for anybody.
         self.is_scoped = self.has_objects and (
             (isinstance(self.queryset, NarrowingQuerySet) and self.queryset.is_narrowed)
             or getattr(cls, "scopes_queryset", True)
-            or _has_own_backends(said.filter_backends)
+            or _has_own_backends(declared.filter_backends)
         )
 
 
 _OF_EVENTS = ("events", "history_always", "history_size", "history_ttl", "serializer_class", "version_field")
 _OF_OBJECTS = ("decides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
-_READ = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
+_PLANNED = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
 
 
 def plan_at(mounted: MountedHandler) -> EventPlan:
@@ -153,18 +157,18 @@ def plan_at(mounted: MountedHandler) -> EventPlan:
 def event_plan(handler: "AsyncAPIActionHandler") -> EventPlan:
     """The plan of a handler's place; of a handler that has set any of it on itself, its own."""
     plan, own = plan_at(handler.mounted), vars(handler)
-    if not _READ.isdisjoint(own) and any(own[name] is not plan.said[name] for name in _READ & own.keys()):
+    if not _PLANNED.isdisjoint(own) and any(own[name] is not plan.values[name] for name in _PLANNED & own.keys()):
         return EventPlan(handler.mounted, own)
     return plan
 
 
 def _has_own_backends(backends: Any) -> bool:
     """Whether a filter backend may leave rows out without being asked to by the route's query."""
-    kinds = (one if isinstance(one, type) else type(one) for one in backends)
+    kinds = (each if isinstance(each, type) else type(each) for each in backends)
     return any(getattr(kind, "filter_queryset", None) not in _BY_QUERY for kind in kinds)
 
 
-_BY_QUERY = [one.filter_queryset for one in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
+_BY_QUERY = [each.filter_queryset for each in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
 
 
 # ------------------------------------------------------------------------------------------------- of a route
@@ -173,14 +177,15 @@ class Access:
 
     def __init__(self, target: Target, plan: EventPlan, names_object: bool) -> None:
         mounted = plan.mounted
-        self.plan, self.names_object = plan, names_object  # whether the route is that of one object
-        known = [name for name in ("list", "retrieve") if plan_named(mounted, name) is not None]
+        self.plan = plan
+        self.names_object = names_object  # whether the route is that of one object
+        actions = [name for name in ("list", "retrieve") if plan_named(mounted, name) is not None]
         # The action that shows what the route has; None: neither does.
-        self.shown_by = known[-1 if names_object else 0] if known else None
+        self.shown_by = actions[-1 if names_object else 0] if actions else None
         showing = _showing(mounted, self.shown_by) if plan.has_objects else []
         # What decides by ``self.action`` decides of the route's events as it does there.
-        self.shows = tuple(Call(target, name, mounted, one) for name, one in showing if name != "subscribe")
-        self.asks_permissions = any(asks_of_objects(plan.handler_class, one) for _, one in showing)
+        self.shows = tuple(Call(target, name, mounted, each) for name, each in showing if name != "subscribe")
+        self.asks_permissions = any(asks_of_objects(plan.handler_class, each) for _, each in showing)
         self.asks = self.asks_permissions or plan.is_scoped
 
 
@@ -208,11 +213,11 @@ def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]
     Where ``list`` is the handler's own, and may show less than events do, ``retrieve`` has a say too."""
     if name is None:
         declared = {action.name for action in mounted.handler_class.available_actions.values()}
-        name = next((one for one in ("retrieve", "list") if one in declared), None)
+        name = next((each for each in ("retrieve", "list") if each in declared), None)
         if name is None:
             return [("subscribe", plan_named(mounted, "subscribe") or mounted.no_such_action)]
     names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "decides_list", False) else [name]
-    return [(one, plan_named(mounted, one) or mounted.plan_beside(one)) for one in names]
+    return [(each, plan_named(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
 
 
 def asks_of_objects(cls: Any, plan: Plan) -> bool:

@@ -151,7 +151,9 @@ class DetachedSession:
     __slots__ = ("connection", "runtime", "table", "targets", "topic_prefix")
 
     def __init__(self, table: RouteTable, runtime: "Runtime", match: ResolverMatch, path: str) -> None:
-        self.table, self.runtime, self.connection = table, runtime, None
+        self.table = table
+        self.runtime = runtime
+        self.connection = None
         self.targets = Targets(table, match.args, match.kwargs, 1)
         self.topic_prefix = topic_of(path, "")
 
@@ -166,11 +168,10 @@ def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None,
 
     Raises ``ValueError`` where there is no such path or route, or no one path that is meant.
     """
-    match = _connection(router, path)
+    match = _resolve_path(router, path)
     view: Any = match.func
-    root = root.strip("/") + "/" if root.strip("/") else ""
-    where = root + match.canonical
-    session = DetachedSession(view.table, runtime, match, where)
+    full_path = f"{root.strip('/')}/{match.canonical}".removeprefix("/")
+    session = DetachedSession(view.table, runtime, match, full_path)
     target = session.targets.resolve(route)
     if not target.is_topic or target.mounted is None:
         raise ValueError(f"{view.table.nearest(route)} ({view.handler_class.__name__} at {match.canonical!r})")
@@ -178,12 +179,15 @@ def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None,
     frame.call = Call(target, "", target.mounted, target.mounted.no_such_action)
     handler = target.mounted.instance()
     frame.consumer = handler
-    handler.consumer, handler.mounted, handler.connection, handler.frame = handler, target.mounted, None, frame
-    handler.scope = {"type": "websocket", "path": f"/{where}", PATH_KEY: where, SESSION_KEY: session}
+    handler.consumer = handler
+    handler.mounted = target.mounted
+    handler.connection = None
+    handler.frame = frame
+    handler.scope = {"type": "websocket", "path": f"/{full_path}", PATH_KEY: full_path, SESSION_KEY: session}
     return handler
 
 
-def _connection(router: Router, path: str | None) -> ResolverMatch:
+def _resolve_path(router: Router, path: str | None) -> ResolverMatch:
     if path is None:
         path = _only_path(router)
     try:
@@ -200,7 +204,7 @@ def _connection(router: Router, path: str | None) -> ResolverMatch:
 def _only_path(router: Router) -> str:
     """The path of the only consumer whose path captures nothing."""
     leaves = [leaf for leaf in router.leaves if hasattr(leaf.endpoint.view, "table")]
-    paths = [leaf.route for leaf in leaves if not any(one.is_regex or one.converters for one in leaf.patterns)]
+    paths = [leaf.route for leaf in leaves if not any(part.is_regex or part.converters for part in leaf.patterns)]
     if len(paths) != 1:
         known = ", ".join(repr(leaf.route) for leaf in leaves) or "none"
         raise ValueError(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("Begun", "Connecting", "Grant", "Right", "Stream", "may_connect", "release", "withdraw")
+__all__ = ("Connecting", "Grant", "Right", "Stream", "SubscriptionState", "may_connect", "release", "withdraw")
 
 logger = logging.getLogger("wsaction")
 
@@ -32,10 +32,12 @@ class Right:
     __slots__ = ("_body", "_call", "_session")
 
     def __init__(self, session: "Session", call: Any, body: dict[str, Any]) -> None:
-        self._session, self._call, self._body = session, call, body
+        self._session = session
+        self._call = call
+        self._body = body
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         """What the log calls it."""
         return f"a stream of {self._call.target.route!r}"
 
@@ -47,7 +49,7 @@ class Right:
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            logger.exception("the permissions of %s could not be asked", self.what)
+            logger.exception("the permissions of %s could not be asked", self.label)
             return False
 
     async def holds(self) -> bool:
@@ -93,7 +95,7 @@ class Connecting(Right):
         super().__init__(session, None, {})
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         return "a connection"
 
     async def holds(self) -> bool:
@@ -124,13 +126,14 @@ class Stream(Right):
     Where it has asked for the object that it names, by ``get_object()``, that is asked for again too.
     """
 
-    __slots__ = ("_asking", "_free", "always", "frame")
+    __slots__ = ("_asking", "_is_free", "always", "frame")
 
     def __init__(self, session: "Session", frame: Frame, *, always: bool) -> None:
         super().__init__(session, frame.call, frame.body)
-        self.frame, self.always = frame, always
+        self.frame = frame
+        self.always = always
         self._asking = 0
-        self._free = asyncio.Event()  # set: nobody asks
+        self._is_free = asyncio.Event()  # set: nobody asks
 
     @property
     def waits(self) -> bool:
@@ -140,18 +143,18 @@ class Stream(Right):
     def hold(self) -> Callable[[], None]:
         """Sends nothing until what this returns is called."""
         self._asking += 1
-        self._free.clear()
-        return self._go_on
+        self._is_free.clear()
+        return self._resume
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._asking -= 1
         if not self._asking:
-            self._free.set()
+            self._is_free.set()
 
     async def allow(self) -> None:
         """Waits until the next item may be sent. Raises `PermissionDenied`."""
         if self._asking:
-            await self._free.wait()
+            await self._is_free.wait()
         elif not await self.still_holds():
             raise PermissionDenied
 
@@ -163,41 +166,42 @@ class Stream(Right):
         return True
 
 
-class Begun:
+class SubscriptionState:
     """Whose a subscription is: it ends where all frames that asked for it have failed."""
 
-    __slots__ = ("go_on", "is_kept", "waiting")
+    __slots__ = ("is_confirmed", "resume", "waiting")
 
     def __init__(self) -> None:
-        self.is_kept = False  # whether one of them has succeeded
+        self.is_confirmed = False  # whether one of them has succeeded
         self.waiting = 0  # how many of them are under way
-        self.go_on: Callable[[], None] | None = None  # of one that has failed: for the next one that succeeds
+        self.resume: Callable[[], None] | None = None  # of one that has failed: for the next one that succeeds
 
 
 class Grant(Right):
     """One subscription's. It keeps the call, and not the frame that the client sent."""
 
-    __slots__ = ("_place", "_present", "_topic", "begun", "route", "shows")
+    __slots__ = ("_counted", "_place", "_topic", "route", "shows", "state")
 
     def __init__(
         self, session: "Session", handler: "AsyncAPIActionHandler", topic: str, route: str, shows: tuple[Any, ...] = ()
     ) -> None:
         super().__init__(session, handler.frame.call, {})
         self.shows = shows  # the calls that show what its events tell of
-        self._topic, self.route = topic, route
-        self.begun = Begun()  # shared with the grants of the same subscription before
+        self._topic = topic
+        self.route = route
+        self.state = SubscriptionState()  # shared with the grants of the same subscription before
         self._place: Place | None = None  # where its user is to be counted
-        self._present: tuple[Roster, Place, str] | None = None  # where it is counted, and for whom
+        self._counted: tuple[Roster, Place, str] | None = None  # where it is counted, and for whom
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         return f"a subscription to {self.route!r}"
 
-    def appear(self, place: Place, earlier: "Grant | None") -> None:
+    def appear(self, place: Place, previous: "Grant | None") -> None:
         """Counts its user as present, unless the grant that it takes the place of has done so."""
         self._place = place
-        if earlier is not None and earlier._present is not None:
-            self._present, earlier._present = earlier._present, None
+        if previous is not None and previous._counted is not None:
+            self._counted, previous._counted = previous._counted, None
             return
         self.count()
 
@@ -207,32 +211,32 @@ class Grant(Right):
         if (place := self._place) is None:
             return
         user = self._session.runtime.here.users.key(self._session) or self._session.name
-        if (present := self._present) is not None and present[2] != user:
-            roster, place, before = present
-            self._present = roster, place, user
+        if (counted := self._counted) is not None and counted[2] != user:
+            roster, place, earlier_user = counted
+            self._counted = roster, place, user
             roster.change(place, user, 1)
-            roster.change(place, before, -1)
-        if present is not None or any(one._present is not None for one in self._siblings()):
+            roster.change(place, earlier_user, -1)
+        if counted is not None or any(grant._counted is not None for grant in self._siblings()):
             return
         known: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
         if known is not None:
-            self._present = known, place, user
+            self._counted = known, place, user
             known.change(place, user, 1)
 
     def end(self) -> None:
         """The subscription is no more."""
         self._place = None
-        if self._present is not None:
-            present, self._present = self._present, None
-            if (heir := next((one for one in self._siblings() if one._place is not None), None)) is not None:
-                heir._present = present
+        if self._counted is not None:
+            counted, self._counted = self._counted, None
+            if (heir := next((grant for grant in self._siblings() if grant._place is not None), None)) is not None:
+                heir._counted = counted
             else:
-                roster, place, user = present
+                roster, place, user = counted
                 roster.change(place, user, -1)
 
     def _siblings(self) -> "Iterator[Grant]":
         """The connection's other subscriptions of this topic, under other routes."""
-        return (one for one in self._session.grants.values() if one._topic == self._topic and one is not self)
+        return (grant for grant in self._session.grants.values() if grant._topic == self._topic and grant is not self)
 
     async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         """And of the same topic: ``get_topic()`` may depend on what ``$auth`` says."""

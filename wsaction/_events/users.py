@@ -61,7 +61,9 @@ class Users:
     is_closed = False
 
     def __init__(self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool) -> None:
-        self._hub, self._user_id, self._shared = hub, user_id, shared
+        self._hub = hub
+        self._user_id = user_id
+        self._shared = shared
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
@@ -71,7 +73,7 @@ class Users:
         self._tasks = Tasks(copy_context())
         self._listening = False
         self.is_told = asyncio.Event()  # set once what other processes tell is heard here
-        self._tried = asyncio.Event()  # set once that was tried
+        self._has_tried = asyncio.Event()  # set once that was tried
 
     # ------------------------------------------------------------------------------------------------ who is here
     @contextmanager
@@ -81,28 +83,28 @@ class Users:
         Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
         """
         since = asyncio.get_running_loop().time()
-        disconnected = self._arriving[asked := object()] = {}  # a client may have one connection asked about twice
+        disconnected = self._arriving[token := object()] = {}  # a client may have one connection asked about twice
         try:
             yield
         finally:
-            del self._arriving[asked]
+            del self._arriving[token]
         self._note(session, since)
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
             session.connection.close(FORBIDDEN, reason)
 
     def _note(self, session: "Session", since: float) -> None:
-        before, noted = self._keys.get(session), self._noted.get(session, since)
+        previous_key, noted = self._keys.get(session), self._noted.get(session, since)
         self.forget(session)
         user = session.scope.get("user")
         try:
-            found = self._user_id(user) if is_somebody(user) else None
+            user_id = self._user_id(user) if is_somebody(user) else None
         except TypeError as exc:  # a user who has no id is a user all the same, but cannot be asked for
             logger.debug("a connection is of nobody who could be told from others: %s", exc)
             return
-        if found is None:
+        if user_id is None:
             return
-        key = self._keys[session] = str(found)
-        self._noted[session] = noted if key == before else since
+        key = self._keys[session] = str(user_id)
+        self._noted[session] = noted if key == previous_key else since
         self._sessions.setdefault(key, set()).add(session)
 
     def forget(self, session: "Session") -> None:
@@ -125,60 +127,60 @@ class Users:
         """Ends what runs; other processes are listened to no more until the next connection."""
         await self._tasks.stop()
         self._listening = self._retrying = False
-        for what, user in self._untold:
-            _not_told(what, user, "the server ends before that could be done")
+        for command, user in self._untold:
+            _log_undelivered(command, user, "the server ends before that could be done")
         self._untold.clear()
         self.is_told.clear()
-        self._tried.clear()
+        self._has_tried.clear()
 
     # ------------------------------------------------------------------------------------------------ what is told
-    async def tell(self, what: str, user_id: Any, **details: Any) -> None:
+    async def tell(self, command: str, user_id: Any, **details: Any) -> None:
         """Does something with a user's connections, in every process: ``disconnect``, ``revoke`` or ``push``.
 
         It is done here in any case. Raises `LayerUnavailable` where others may not know.
         """
         data = {"user": str(user_id), **details}
-        self._do(what, data)
-        await self._tell_others(what, data)
+        self._apply(command, data)
+        await self._tell_others(command, data)
 
-    async def tell_surely(self, what: str, user_id: Any, **details: Any) -> None:
+    async def tell_surely(self, command: str, user_id: Any, **details: Any) -> None:
         """As `tell`, for what has happened already, so that nobody is there to try again: where others cannot be told
         now, they are told as soon as they can be. In the place of a push that may have been told, or would come late,
         the user's connections are told that they missed something."""
         try:
-            await self.tell(what, user_id, **details)
+            await self.tell(command, user_id, **details)
         except LayerUnavailable as exc:
             logger.error(
-                "other processes do not know yet what is done with a user (%s), and will be told: %r", what, exc
+                "other processes do not know yet what is done with a user (%s), and will be told: %r", command, exc
             )
-            self._tell_later("missed" if what == "push" else what, {"user": str(user_id), **details})
+            self._retry_later("missed" if command == "push" else command, {"user": str(user_id), **details})
 
-    async def tell_in_doubt(self, what: str, user_id: Any, **details: Any) -> None:
+    async def tell_in_doubt(self, command: str, user_id: Any, **details: Any) -> None:
         """As `tell_surely`, where nobody knows whether the commit that it waited for was carried out: a right that may
         be lost is asked again, and instead of a push the user's connections are told that they may have missed one.
 
         It is done now, and once more when a commit that was still on its way to the database has surely arrived: who
         asks before that is told what was.
         """
-        what = "missed" if what == "push" else what
-        self._tasks.start(self._tell_again, what, user_id, details)
-        await self.tell_surely(what, user_id, **details)
+        command = "missed" if command == "push" else command
+        self._tasks.start(self._tell_again, command, user_id, details)
+        await self.tell_surely(command, user_id, **details)
 
-    async def _tell_again(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
+    async def _tell_again(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         current_frame.set(None)
         await asyncio.sleep(COMMIT_ARRIVES)
-        await self.tell_surely(what, user_id, **details)
+        await self.tell_surely(command, user_id, **details)
 
-    async def _tell_others(self, what: str, data: dict[str, str]) -> None:
+    async def _tell_others(self, command: str, data: dict[str, str]) -> None:
         if self._shared:
-            text = encode_event(what, "", to_json({name: data[name] for name in _TOLD[what]}).decode())
-            topic = PUSHES if what in ("push", "missed") else CONTROL
+            text = encode_event(command, "", to_json({name: data[name] for name in _COMMANDS[command]}).decode())
+            topic = PUSHES if command in ("push", "missed") else CONTROL
             await self._hub().publish(topic, text, HISTORY, exclude=self)
 
-    def _tell_later(self, what: str, data: dict[str, str]) -> None:
-        key = what, data["user"]
+    def _retry_later(self, command: str, data: dict[str, str]) -> None:
+        key = command, data["user"]
         if key not in self._untold and len(self._untold) >= MAX_UNTOLD:
-            _not_told(*key, f"{MAX_UNTOLD} things wait for that already")
+            _log_undelivered(*key, f"{MAX_UNTOLD} things wait for that already")
             return
         self._untold[key] = data
         if not self._retrying:
@@ -202,18 +204,18 @@ class Users:
         finally:
             self._retrying = False
 
-    def _do(self, what: str, data: Any) -> None:
-        if what == "disconnect":
+    def _apply(self, command: str, data: Any) -> None:
+        if command == "disconnect":
             for disconnected in self._arriving.values():
                 disconnected[data["user"]] = data["reason"]
         for session in self.sessions(data["user"]):
-            if what == "disconnect":
+            if command == "disconnect":
                 session.connection.close(FORBIDDEN, data["reason"])
-            elif what == "push":
+            elif command == "push":
                 session.connection.put(data["text"])
-            elif what == "missed":
-                _tell_missed(session)
-            elif what == "revoke":
+            elif command == "missed":
+                _send_resync(session)
+            elif command == "revoke":
                 recheck(session)
 
     # ------------------------------------------------------------------------------------------------ what is heard
@@ -228,12 +230,12 @@ class Users:
         """Waits until what other processes tell is heard, for a moment: whoever is looked up before may miss it, and is
         in doubt once it is."""
         if self._shared and not self._listening:
-            self._tried.clear()
+            self._has_tried.clear()
             self.listen()
-        if self._shared and not self._tried.is_set():
+        if self._shared and not self._has_tried.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
-                    await self._tried.wait()
+                    await self._has_tried.wait()
 
     async def _listen(self) -> None:
         current_frame.set(None)
@@ -243,36 +245,36 @@ class Users:
                 for topic in (CONTROL, PUSHES):
                     await self._hub().join(self, topic, topic, reply=lambda *_: "{}", history=HISTORY)
             except LayerUnavailable as exc:
-                self._tried.set()
+                self._has_tried.set()
                 logger.warning("what other processes tell of users cannot be heard yet: %r", exc)
                 await asyncio.sleep(backoff.seconds())
             except Cancelled:
-                self._tried.set()
+                self._has_tried.set()
                 return  # the hub has ended
             except Exception as exc:  # a layer that cannot be opened as it is configured
                 logger.error("what other processes tell of users cannot be heard: %r", exc)
                 self._listening = False  # it is tried again for the next connection
-                self._tried.set()
+                self._has_tried.set()
                 return
             else:
                 self.is_told.set()
-                self._tried.set()
+                self._has_tried.set()
                 if self._noted:  # they were let in before
-                    for topic in (CONTROL, PUSHES):
-                        self._doubt(topic)
+                    self._handle_gap(CONTROL)
+                    self._handle_gap(PUSHES)
                 return
 
     def put(self, text: str) -> None:
         """The hub's: something was told."""
         message = from_json(text)
         if message.get("event") == "$resync":
-            self._doubt(message["route"])
-        elif _is_told(message):
-            self._do(message["event"], message["data"])
+            self._handle_gap(message["route"])
+        elif _is_valid(message):
+            self._apply(message["event"], message["data"])
         elif message.get("event") not in (None, "$position"):
             logger.warning("ignoring what no process of ours tells of users: %.100r", text)
 
-    def _doubt(self, topic: str) -> None:
+    def _handle_gap(self, topic: str) -> None:
         """Some of what was told before a topic was last heard anew is gone: whoever was here then may have missed it.
 
         For those who came later nothing is lost; their permissions are asked again all the same.
@@ -281,12 +283,13 @@ class Users:
         stale = [session for session, noted in self._noted.items() if noted <= since]
         if topic == PUSHES:
             for session in stale:
-                _tell_missed(session)
+                _send_resync(session)
             return
         logger.warning(
             "what other processes told of users may have been missed: %s connections are closed, 1012, and the "
-            "permissions of the others are asked again", len(stale),
-        )  # fmt: skip
+            "permissions of the others are asked again",
+            len(stale),
+        )
         if stale:
             self._tasks.start(self._close_all, stale)
         for session in self._noted.keys() - set(stale):
@@ -306,14 +309,14 @@ class Users:
         """Who is told nothing that waits is never too slow."""
 
 
-_TOLD = {"disconnect": ("user", "reason"), "revoke": ("user",), "push": ("user", "text"), "missed": ("user",)}
+_COMMANDS = {"disconnect": ("user", "reason"), "revoke": ("user",), "push": ("user", "text"), "missed": ("user",)}
 
 
-def _not_told(what: str, user: str, why: str) -> None:
-    logger.error("other processes are not told what is done with user %r (%s): %s", user, what, why)
+def _log_undelivered(command: str, user: str, why: str) -> None:
+    logger.error("other processes are not told what is done with user %r (%s): %s", user, command, why)
 
 
-def _tell_missed(session: "Session") -> None:
+def _send_resync(session: "Session") -> None:
     """Tells a connection that something of what comes under the empty route is lost."""
     if any(grant.route == "" for grant in session.grants.values()):
         session.runtime.here.resync(session.connection, ("",))  # it has a position there, which moves
@@ -321,12 +324,12 @@ def _tell_missed(session: "Session") -> None:
         session.connection.put(encode_notice("$resync", "", Position("", 0)))
 
 
-def _is_told(message: Any) -> bool:
+def _is_valid(message: Any) -> bool:
     """Whether it is what `Users.tell` tells; what comes over a layer may be anything."""
-    what, data = message.get("event"), message.get("data")
-    if not (isinstance(what, str) and isinstance(data, dict)):
+    command, data = message.get("event"), message.get("data")
+    if not (isinstance(command, str) and isinstance(data, dict)):
         return False
-    return what in _TOLD and all(isinstance(data.get(name), str) for name in _TOLD[what])
+    return command in _COMMANDS and all(isinstance(data.get(name), str) for name in _COMMANDS[command])
 
 
 def recheck(session: "Session") -> asyncio.Task[None] | None:
@@ -345,33 +348,33 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
         asking.append(partial(_ask_connection, session, group, session.runtime.here.hold(group, *group.place)))
     if not asking:
         return None
-    task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
+    task: asyncio.Task[None] = session.connection.spawn(_run_all, asking)
     return task
 
 
-async def _all_of(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
+async def _run_all(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
     await asyncio.gather(*(ask() for ask in asking))
 
 
-async def _ask_stream(session: "Session", stream: Stream, go_on: Callable[[], None]) -> None:
+async def _ask_stream(session: "Session", stream: Stream, resume: Callable[[], None]) -> None:
     try:
         if not await stream.still_holds() and stream in session.streams and not stream.frame.is_refused:
             session.connection.stop(stream.frame, PermissionDenied())
     finally:
-        go_on()
+        resume()
 
 
-async def _ask_connection(session: "Session", group: Any, go_on: Callable[[], None]) -> None:
+async def _ask_connection(session: "Session", group: Any, resume: Callable[[], None]) -> None:
     try:
         if await Connecting(session).still_holds():
             group.hears = True
         else:
             session.connection.close(FORBIDDEN, "permission denied")
     finally:
-        go_on()
+        resume()
 
 
-async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Grant, go_on: Callable[[], None]) -> None:
+async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Grant, resume: Callable[[], None]) -> None:
     try:
         holds = await grant.still_holds()
         if session.grants.get(key) is grant:
@@ -380,4 +383,4 @@ async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Gra
             else:
                 withdraw(session, *key)
     finally:
-        go_on()
+        resume()

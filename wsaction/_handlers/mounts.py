@@ -65,7 +65,7 @@ class MountedHandler:
         self._compiled: dict[tuple[Any, ...], Permissions] = {}  # by the classes that get_permissions() returned
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
-        self._beside: dict[str, Plan] = {}
+        self._elsewhere: dict[str, Plan] = {}
         self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
         self.event_plan: EventPlan | None = None  # compiled when the handler first publishes or is subscribed to
 
@@ -88,8 +88,7 @@ class MountedHandler:
         """The handler for a frame: the consumer itself, or a new instance."""
         if self.is_consumer:
             return frame.consumer
-        make = self.handler_class
-        handler: AsyncAPIActionHandler = self.instance() if self._initkwargs else make()
+        handler: AsyncAPIActionHandler = self.instance() if self._initkwargs else self.handler_class()
         handler.consumer = frame.consumer
         handler.scope = scope
         handler.frame = frame
@@ -99,9 +98,9 @@ class MountedHandler:
     def compiled(self, classes: Any) -> Permissions:
         """The permissions that ``get_permissions()`` returned, compiled. They are kept: to compile them takes longer
         than most actions, and events ask for each recipient too."""
-        kinds = tuple(map(_kind, classes)) if isinstance(classes, list | tuple) else (None,)
-        if None not in kinds and (known := self._compiled.get(kinds)) is not None:
-            return known
+        kinds = tuple(map(_stateless_class, classes)) if isinstance(classes, list | tuple) else (None,)
+        if None not in kinds and (kept := self._compiled.get(kinds)) is not None:
+            return kept
         owner = f"{self.handler_class.__name__}.get_permissions()"
         permissions = compile_permissions(classes, owner=owner, actions=self.action_names)
         if None not in kinds and len(self._compiled) < MAX_COMPILED:
@@ -119,12 +118,14 @@ class MountedHandler:
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
 
-    def plan_beside(self, name: str) -> Plan:
+    def plan_elsewhere(self, name: str) -> Plan:
         """The plan of an action that another route of the handler has."""
-        if name not in self._beside:
+        if name not in self._elsewhere:
             actions: Mapping[str, Action] = self.handler_class.available_actions
-            self._beside[name] = self._plan(next((action for action in actions.values() if action.name == name), None))
-        return self._beside[name]
+            self._elsewhere[name] = self._plan(
+                next((action for action in actions.values() if action.name == name), None)
+            )
+        return self._elsewhere[name]
 
     def _plan(self, action: Action | None) -> Plan:
         permissions = self._permissions(action)
@@ -137,25 +138,23 @@ class MountedHandler:
         ]
         ordered = action is None or action.options.ordered
         limiting = [(mounted, mounted.throttles) for mounted in self.above]
-        throttles = _asked_once([*limiting, (self, self._throttles(action))])
+        throttles = _without_repeats([*limiting, (self, self._throttles(action))])
         plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), permissions, throttles)
         if action is None or action.streamed is None:
             return plan
         return replace(plan, streamed=replace(plan, action=action.streamed, ordered=False))
 
     def _permissions(self, action: Action | None) -> Permissions | None:
-        name = self.handler_class.__name__
-        if self.handler_class.decides_permissions:
+        cls = self.handler_class
+        if cls.decides_permissions:
             return None
+        owner, classes = f"{cls.__name__}.permission_classes", self.attribute("permission_classes")
+        connects = not self.above
         if action is not None and action.options.permission_classes is not None:
-            return compile_permissions(
-                action.options.permission_classes,
-                owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
-                connects=False,
-                actions=self.action_names,
-            )
-        owner, classes = f"{name}.permission_classes", self.attribute("permission_classes")
-        return compile_permissions(classes, owner=owner, connects=not self.above, actions=self.action_names)
+            owner = f"@async_action(permission_classes=...) of {cls.__name__}.{action.name}"
+            classes = action.options.permission_classes
+            connects = False
+        return compile_permissions(classes, owner=owner, connects=connects, actions=self.action_names)
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
@@ -168,7 +167,7 @@ class MountedHandler:
         return compile_throttles(classes, owner=owner, throttle_scope=self.attribute("throttle_scope"))
 
 
-def _kind(entry: Any) -> type | None:
+def _stateless_class(entry: Any) -> type | None:
     """The class of a permission, given as that or as an instance without anything of its own; None: it is neither, or
     its ``__init__`` may look at what changes."""
     if isinstance(entry, type):
@@ -189,14 +188,14 @@ def _action_names(view: View) -> dict[str, str]:
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
 
 
-def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | None], ...]:
+def _without_repeats(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | None], ...]:
     """The same without throttles that came before, and without handlers that have nothing to ask."""
     seen: set[Hashable] = set()
 
     def is_new(throttle: BaseThrottle) -> bool:
-        known = len(seen)
+        count = len(seen)
         seen.add(throttle.counts_as())
-        return len(seen) > known
+        return len(seen) > count
 
     remaining = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
     return tuple((mounted, throttles) for mounted, throttles in remaining if throttles != ())
@@ -214,7 +213,7 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
             continue
         _check_view(pattern, above)
         mounted = MountedHandler(pattern.view, above)
-        _check_roots_own(mounted)
+        _check_root_attributes(mounted)
         endpoint = pattern.with_view(mounted)
         below = tuple(mount(mounted.handler_class.routepatterns, (*above, mounted)))
         if below:
@@ -251,13 +250,13 @@ def _check_view(pattern: Endpoint, above: tuple[MountedHandler, ...]) -> None:
         )
 
 
-_ROOTS_OWN = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing", "connect", "disconnect")
+_ROOT_ATTRIBUTES = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing", "connect", "disconnect")
 
 
-def _check_roots_own(mounted: MountedHandler) -> None:
+def _check_root_attributes(mounted: MountedHandler) -> None:
     """Raises `ImproperlyConfigured` for attributes that count on the root of a connection alone."""
     cls, root = mounted.handler_class, mounted.above[0].handler_class
-    for name in _ROOTS_OWN:
+    for name in _ROOT_ATTRIBUTES:
         if name in dict(mounted._initkwargs) or defined_by_user(cls, name):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.{name} would count for nothing: the root of the connection decides that, which is "
@@ -269,7 +268,7 @@ def as_prefixes(patterns: Iterable[Endpoint | Include]) -> Iterable[Include]:
     """For ``strict_routing = False``: a root's own `path()` patterns, each matching whatever begins with it."""
     for pattern in patterns:
         if isinstance(pattern, Endpoint) and not pattern.pattern.is_regex:
-            yield nest(pattern, [_WHATEVER.with_view(pattern.view)])[1]
+            yield nest(pattern, [_ANY_REST.with_view(pattern.view)])[1]
 
 
-_WHATEVER = re_path(r"", lambda: None)  # the view is replaced
+_ANY_REST = re_path(r"", lambda: None)  # the view is replaced

@@ -23,17 +23,37 @@ class Call:
     """An action of a route: all that is known of it before a frame comes, and kept for the frames that follow."""
 
     __slots__ = (
-        "action", "args", "asked", "binding", "captures", "end", "found", "key", "mounted", "name", "params", "plan",
-        "query", "tail", "target", "throttles",
-    )  # fmt: skip
+        "action",
+        "args",
+        "asked",
+        "binding",
+        "captures",
+        "end",
+        "found",
+        "key",
+        "mounted",
+        "name",
+        "params",
+        "plan",
+        "query",
+        "tail",
+        "target",
+        "throttles",
+    )
     name: str | None
 
     def __init__(self, target: "Target", action: str, mounted: MountedHandler, plan: Plan) -> None:
         self.target = target
-        self.mounted, self.plan, self.asked, self.name = mounted, plan, plan.asked, plan.name or action
+        self.args = target.args
+        self.captures = target.captures
+        self.query = target.query
+        self.found = target.mounted is not None
+        self.mounted = mounted
+        self.plan = plan
+        self.name = plan.name or action
         self.action = plan.action
-        self.throttles, self.found = plan.throttles, target.mounted is not None
-        self.args, self.captures, self.query = target.args, target.captures, target.query
+        self.asked = plan.asked
+        self.throttles = plan.throttles
         self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
         self.tail = reply_tail(action, target.route)
         self.end = f"{self.tail}{plan.action.status if plan.action else ''}"  # with the status that it has by default
@@ -74,8 +94,8 @@ class Target:
 
         Raises `ActionNotAllowed` for a name of the protocol's that it does not have.
         """
-        if (own := table.protocol.plans.get(action)) is not None:
-            return Call(self, action, table.protocol, own)
+        if (protocol_plan := table.protocol.plans.get(action)) is not None:
+            return Call(self, action, table.protocol, protocol_plan)
         if action.startswith("$"):  # passes by order and bounds, so that nothing of the application may be asked
             raise ActionNotAllowed
         if self.mounted is None:
@@ -99,15 +119,18 @@ class RouteTable:
     """
 
     def __init__(self, view: View, protocol: View) -> None:
-        self.root, self.protocol = MountedHandler(view), MountedHandler(protocol)
+        self.root = MountedHandler(view)
+        self.protocol = MountedHandler(protocol)
         patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
         self.router = Router(patterns)
-        self.mounted = mounted = (self.root, *(leaf.endpoint.view for leaf in self.router.leaves))
+        leaves = self.router.leaves
+        self.mounted = (self.root, *(leaf.endpoint.view for leaf in leaves))
         spaces: dict[Any, str] = {}
-        for one, pattern in zip(mounted, ("", *(leaf.route for leaf in self.router.leaves)), strict=True):
-            one.topic_space = spaces.setdefault(one.attribute("get_topic"), pattern)
-        self.is_live = any(hasattr(one.handler_class, "_event_types") for one in mounted)  # can be subscribed to
-        self.broadcasts = any(one.options.mode == "broadcast" for each in mounted for one in each.actions.values())
+        for mounted, route in zip(self.mounted, ("", *(leaf.route for leaf in leaves)), strict=True):
+            mounted.topic_space = spaces.setdefault(mounted.attribute("get_topic"), route)
+        self.is_live = any(hasattr(mounted.handler_class, "_event_types") for mounted in self.mounted)
+        actions = (action for mounted in self.mounted for action in mounted.actions.values())
+        self.broadcasts = any(action.options.mode == "broadcast" for action in actions)
         self._strict = view.handler_class.strict_routing
         self._prefixes = Router(() if self._strict else tuple(as_prefixes(patterns)))
         self.targets = Targets(self, (), {}, MAX_CACHED_ROUTES)  # of connections whose path captures nothing
@@ -140,7 +163,10 @@ class Targets:
     __slots__ = ("_args", "_captures", "_kept", "_most", "_table", "calls")
 
     def __init__(self, table: RouteTable, args: tuple[Any, ...], captures: Mapping[str, Any], most: int) -> None:
-        self._table, self._args, self._captures, self._most = table, args, captures, most
+        self._table = table
+        self._args = args
+        self._captures = captures
+        self._most = most
         self._kept: dict[str, Target] = {}
         self.calls: dict[str, dict[Any, Call]] = {}  # by the routes that are kept: the short way to a call
 
@@ -150,8 +176,8 @@ class Targets:
             return target
         text, has_query, query = route.partition("?")
         if has_query:
-            at = self.resolve(text)
-            return Target(route, at.mounted, at.args, at.captures, at.canonical, query, at.match)
+            path = self.resolve(text)
+            return Target(route, path.mounted, path.args, path.captures, path.canonical, query, path.match)
         match, is_whole = self._table.match(text)
         if match is None:
             root = self._table.root if self._table.takes(text) else None
