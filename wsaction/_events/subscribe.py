@@ -1,7 +1,7 @@
-"""Subscribing: a handler's connection joins its topic, and what is told of that.
+"""Subscribing: a handler's connection joins the topic of its route.
 
-`subscribe` is the action of `wsaction.subscriptions.SubscribeMixin`. `authorize` asks whether it is allowed, `Hub.join`
-begins it, and a `_Reply` is sent before its events.
+`subscribe` runs the action of `wsaction.subscriptions.SubscribeMixin`. `authorize` checks that it is allowed,
+`Hub.join` starts the subscription, and `_Reply` sends the reply before the first event.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from wsaction.subscriptions import SubscribeMixin
 
     class SubscribingHandler(SubscribeMixin, AsyncAPIActionHandler):
-        """What the mixin makes of a handler or a consumer."""
+        """A handler or consumer with the mixin."""
 
 
 __all__ = ("COMINGS", "authorize", "subscribable_topic", "subscribe")
 
-COMINGS = Rate(20, 10.0)  # how often one connection may come to a topic with presence: 20 times, and 2 more each second
-MAX_RATED_TOPICS = 1_024  # topics of a connection that this is known of
+COMINGS = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
+MAX_RATED_TOPICS = 1_024  # topics per connection whose rate is kept
 
 
 async def subscribe(handler: "SubscribingHandler", since: Position | None, snapshot: bool) -> dict[str, Any]:
-    """Subscribes the connection of a handler to its route; see `wsaction.subscriptions.SubscribeMixin.subscribe`."""
+    """Subscribes a handler's connection to its route. See `wsaction.subscriptions.SubscribeMixin.subscribe`."""
     session = session_of(handler)
     key = subscribable_topic(handler), own_route(handler)
     hub, connection, access = hub_of(session), session.connection, access_of(handler)
@@ -55,7 +55,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     history = access.plan.history
     is_joining = False
     try:
-        if session.revised and not await grant.holds():  # since this frame's permissions were asked, perhaps
+        if session.revised and not await grant.holds():  # perhaps after this frame's permissions were checked
             if previous is not None:
                 withdraw(session, *key)
             raise PermissionDenied
@@ -80,7 +80,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
             grant.appear(Place(*key, history), previous)
     finally:
         if not is_joining and previous is not None and session.grants.get(key) is grant:
-            session.grants[key] = previous  # it was stopped before anything was begun again
+            session.grants[key] = previous  # the earlier subscription was not replaced
         elif previous is not None:
             previous.end()
         if key not in hub.subscriptions(connection):
@@ -89,14 +89,17 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
 
 
 def subscribable_topic(handler: "SubscribingHandler") -> str:
-    """The topic of a handler. Raises `RouteNotFound` for a route that may not be subscribed to."""
+    """Returns the topic of a handler's route. Raises `RouteNotFound` if clients cannot subscribe to that route."""
     if not handler.frame.call.target.is_topic:
         raise RouteNotFound
     return topic_at(handler)
 
 
 async def authorize(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
-    """The right to be told of a topic, and of who is there. Raises `PermissionDenied`, `NotFound`."""
+    """Checks that the client may receive a topic's events and see its subscribers; returns the right as a `Grant`.
+
+    Raises `PermissionDenied` or `NotFound`.
+    """
     frame = handler.frame
     if handler.decides_subscription:
         await require(handler, "check_subscription")
@@ -106,7 +109,7 @@ async def authorize(handler: "SubscribingHandler", access: Access, topic: str, r
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
     await grant.check_shown(frame)
     if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
-        await release_reads(frame)  # of another action, the objects are still in use
+        await release_reads(frame)  # another action still uses the objects that it read
     return grant, access
 
 
@@ -114,14 +117,16 @@ def _check_limit(session: "Session") -> None:
     limit = session.connection.limits.max_subscriptions
     if len(session.grants) >= limit:
         raise Busy(
-            "This connection is subscribed to as many routes as it may be.",
+            "This connection has reached its maximum number of subscriptions.",
             {"limit": "max_subscriptions", "value": limit},
         )
 
 
 def _check_join_rate(session: "Session", topic: str) -> None:
-    """Raises `Throttled` for a connection that comes and goes all the time: all who are there are told of it, and their
-    history holds nothing else."""
+    """Raises `Throttled` for a connection that subscribes too often.
+
+    Each time, all subscribers get ``join`` and ``leave``, which push the other events out of the history.
+    """
     if session.comings is None:
         session.comings = MemoryThrottleStore(MAX_RATED_TOPICS)
     if wait := session.comings.take(topic, COMINGS):
@@ -129,8 +134,11 @@ def _check_join_rate(session: "Session", topic: str) -> None:
 
 
 class _Reply:
-    """What is told of a subscription: the reply of the frame whose action is ``subscribe``; of any other frame, what
-    ``await self.subscribe()`` returns, while the reply is its own action's."""
+    """The result of a subscription.
+
+    For a frame whose action is ``subscribe``, it is the reply. Any other action gets it from ``await
+    self.subscribe()`` and sends a reply of its own.
+    """
 
     __slots__ = ("_frame", "_grant", "_is_reply", "_key", "_outcome", "_resume", "_session", "_state", "_text")
 
@@ -139,16 +147,18 @@ class _Reply:
         self._frame = frame
         self._grant = grant
         self._key = key
-        waits = any(work.send_reply for work in frame.held or ())  # another call of this very action
+        waits = any(work.send_reply for work in frame.held or ())  # the action has called itself
         self._is_reply = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
-        self._resume: Callable[[], None] | None = None  # None: it was subscribed before
+        self._resume: Callable[[], None] | None = None  # starts delivery; None: the connection was subscribed already
         self._state = grant.state
         self._outcome: tuple[Position, bool | None, str | None] = Position("", 0), None, None
-        self._text = ""  # of the reply, where this is it
+        self._text = ""  # the encoded reply, if this is the reply
 
     def note(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
-        """The hub's: it is about to be subscribed. Raises `PermissionDenied` where the right was lost and the grant
-        taken away since it was asked for, `ReplyTooLarge`."""
+        """Keeps the result. The hub calls this before it starts the subscription, and an error here prevents it.
+
+        Raises `PermissionDenied` if the grant was withdrawn meanwhile, and `ReplyTooLarge`.
+        """
         if self._key not in self._session.grants:
             raise PermissionDenied
         self._outcome = position, recovered, snapshot
@@ -158,7 +168,7 @@ class _Reply:
                 self._session.check_size(self._text)
 
     def hold(self, resume: Callable[[], None] | None) -> dict[str, Any]:
-        """It is subscribed; what follows waits for the frame's reply. Returns the reply's data."""
+        """Holds the events back until the frame's reply is sent. Returns the data of the reply."""
         self._resume = resume
         self._state = self._grant.state
         self._state.waiting += 1
@@ -177,10 +187,10 @@ class _Reply:
         self._state.resume = None
 
     def _undo(self) -> None:
-        """Nothing is left of a subscription whose client was told that the action failed."""
+        """Ends the subscription of an action that failed, unless another frame asked for it too."""
         state, grant = self._state, self._session.grants.get(self._key)
         state.waiting -= 1
-        if state.is_confirmed:  # another frame has asked for it too
+        if state.is_confirmed:  # another frame that asked for it succeeded
             if self._resume is not None:
                 self._resume()
         elif state.waiting:
@@ -189,14 +199,16 @@ class _Reply:
             release(self._session, *self._key)
 
     def _send(self, override: str | None) -> None:
-        """Sends the reply, behind what a subscription that went on has yet to be told. Raises `PermissionDenied` where
-        the right was lost meanwhile."""
+        """Sends the reply. If the client was subscribed already, it follows the events that wait for the client.
+
+        Raises `PermissionDenied` if the grant was withdrawn meanwhile.
+        """
         session, outbox = self._session, self._session.connection.outbox
         if (grant := session.grants.get(self._key)) is None:
             raise PermissionDenied
         if self._resume is not None and grant.state is self._state:
             outbox.put(outbox.translate(override or self._text, self._frame))
-        else:  # with the position of then
+        else:  # the hub adds the position of the moment when it sends the reply
             hub_of(session).answer(
                 session.connection,
                 *self._key,
@@ -217,10 +229,10 @@ class _Reply:
 
 # ------------------------------------------------------------------------------------------------- snapshots
 def _snapshot(handler: "SubscribingHandler", session: "Session") -> Callable[[], Awaitable[str]]:
-    """What answers the snapshot. Raises `InvalidParameters` where nothing does."""
+    """Returns a function that takes the snapshot. Raises `InvalidParameters` if the route has no action for it."""
     name, outer = handler.get_snapshot_action() or "", handler.frame
     if (plan := plan_named(handler.mounted, name)) is None:
-        msg = "This route has nothing to take a snapshot of: neither list nor retrieve."
+        msg = "This route has no snapshot: it has neither a list nor a retrieve action."
         raise InvalidParameters([{"type": "no_snapshot", "msg": msg, "loc": ["snapshot"]}])
     body = {key: value for key, value in outer.body.items() if key not in ("since", "snapshot", "stream")}
 
