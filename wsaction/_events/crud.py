@@ -64,7 +64,7 @@ class _Change:
     pk: Any
     kind: type
     read_before: Callable[[], Mapping[str, Any] | None]  # returns its values before, as JSON
-    read_after: Callable[[], Mapping[str, Any] | None]  # and after; valid only until the object changes again
+    read_after: Callable[[], Mapping[str, Any] | None]  # and after; to be called before the object changes again
     before: Mapping[str, Any] | None  # what they returned, if a place needs a subject
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
@@ -246,7 +246,8 @@ async def note(
 async def note_given(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Any) -> None:
     """As `note`, for a change that the application made itself. ``before`` is an object, its values, or None.
 
-    Raises ``ValueError`` if ``before`` is the changed object itself, and ``TypeError`` for an object of another model.
+    Raises ``ValueError`` if ``before`` is the changed object itself, or if the values of the object have expired and
+    its row is gone; ``TypeError`` for an object of another model.
     """
     if before is obj and event != "deleted":
         raise ValueError(

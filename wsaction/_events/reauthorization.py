@@ -110,7 +110,7 @@ class Connecting(Right):
 async def may_connect(session: "Session") -> None:
     """Asks the consumer's permissions for a connection. Raises `PermissionDenied` if one refuses it."""
     consumer = session.consumer
-    permissions = consumer.mounted.no_such_action.permissions  # None if the consumer overrides get_permissions()
+    permissions = consumer.mounted.no_such_action.permissions  # None if the consumer overrides the hooks
     if permissions is None:
         permissions = compile_permissions(
             consumer.get_permissions(), owner=f"{type(consumer).__name__}.get_permissions()"
@@ -251,8 +251,8 @@ class Grant(Right):
     async def check_shown(self, frame: Frame) -> None:
         """Raises `PermissionDenied` unless the user may call the actions that show the objects of the events.
 
-        A permission that looks at the action's name may not know ``subscribe``. A handler that overrides
-        ``get_permissions()`` is not asked here but at each event. The check runs in the frame's unit of work, as the
+        A permission that looks at the action's name may not know ``subscribe``. A handler that overrides the
+        permission hooks is not asked here but at each event. The check runs in the frame's unit of work, as the
         database may have only one connection for all.
         """
         for call in self.shows:

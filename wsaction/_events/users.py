@@ -1,8 +1,9 @@
 """Users: the connections of each user, and the commands about users that all processes receive.
 
-The commands are ``disconnect``, ``revoke`` and ``push``. They travel as events of two topics of the layer, to which
-every serving process subscribes: one for commands that must not be missed, and one for pushes, which may be many. A
-process that was cut off reads the missed commands from the history. If the history is gone:
+The commands are ``disconnect``, ``revoke``, ``push``, and ``missed``, which sends ``$resync`` in place of a lost push.
+They travel as events of two topics of the layer, to which every serving process subscribes: one for commands that must
+not be missed, and one for pushes, which may be many. A process that was cut off reads the commands since then from the
+history. If the history is gone:
 
 - The process cannot know who was disconnected. It closes all connections that users had before, with 1012. Their
   clients reconnect and are authenticated again.
