@@ -55,12 +55,15 @@ class Right:
     async def holds(self) -> bool:
         """Whether the call would be allowed now. Raises errors that are no refusal."""
         try:
-            async with self.handler() as handler:
-                return await self._allows(handler)
+            return await self._check()
         except APIError as exc:
             if exc.status >= 500:
                 raise
             return False
+
+    async def _check(self) -> bool:
+        async with self.handler() as handler:
+            return await self._allows(handler)
 
     async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         """Whether the permissions allow the call. May raise an `APIError` instead of returning False."""
@@ -97,13 +100,8 @@ class Connecting(Right):
     def label(self) -> str:
         return "a connection"
 
-    async def holds(self) -> bool:
-        try:
-            await may_connect(self._session)
-        except APIError as exc:
-            if exc.status >= 500:
-                raise
-            return False
+    async def _check(self) -> bool:
+        await may_connect(self._session)
         return True
 
 

@@ -135,8 +135,8 @@ class RouteTable:
         self.is_live = any(hasattr(mounted.handler_class, "_event_types") for mounted in self.mounted)
         actions = (action for mounted in self.mounted for action in mounted.actions.values())
         self.broadcasts = any(action.options.mode == "broadcast" for action in actions)
-        self._strict = view.handler_class.strict_routing
-        self._prefixes = Router(() if self._strict else tuple(as_prefixes(patterns)))
+        self.is_strict = view.handler_class.strict_routing  # otherwise the root answers routes that match nothing
+        self._prefixes = Router(() if self.is_strict else tuple(as_prefixes(patterns)))
         self.targets = Targets(self, (), {}, MAX_CACHED_ROUTES)  # of connections whose path has no captures
 
     def match(self, text: str) -> tuple[ResolverMatch | None, bool]:
@@ -150,10 +150,6 @@ class RouteTable:
             except Resolver404:
                 continue
         return None, False
-
-    def takes(self, text: str) -> bool:
-        """Whether the root answers a route that no pattern matches."""
-        return text == "" or not self._strict
 
     def nearest(self, route: str) -> str:
         """Returns a message that says why a route was not found, with similar patterns."""
@@ -190,9 +186,9 @@ class Targets:
             return Target(route, path.mounted, path.args, path.captures, path.canonical, query, path.match)
         match, is_whole = self._table.match(text)
         if match is None:
-            root = self._table.root if self._table.takes(text) else None
-            target = Target(route, root, self._args, self._captures, None if root is None else text)
             keep = text == ""
+            root = self._table.root if keep or not self._table.is_strict else None
+            target = Target(route, root, self._args, self._captures, None if root is None else text)
         else:
             captures = {**self._captures, **match.kwargs}
             whole = match if is_whole else None
