@@ -333,7 +333,7 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
         assert app.runtime.here.users._untold == {}
         layer.away = True
         assert (await bob.call("ban", name="eve"))["status"] == 200
-    assert caplog.text.count("the server has stopped before") == 2
+    assert caplog.text.count("the server is stopping") == 2
 
 
 async def test_pending_changes_of_users_are_bounded(

@@ -82,10 +82,7 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
 
 # ------------------------------------------------------------------------------------------------- event filters
 async def check_object(handler: Any, access: Access) -> None:
-    """Gets the object that a route names, as ``retrieve`` does, if access to objects is restricted.
-
-    Raises what ``get_object()`` raises, such as `NotFound`.
-    """
+    """Gets the object that a route names, as ``retrieve`` does, if access is restricted. Raises if that is refused."""
     if access.names_object and access.asks:
         await handler.get_object()
 
@@ -130,9 +127,9 @@ def _capture_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None
 
 
 def encode_key(plan: EventPlan, pk: Any, obj: Any) -> str:
-    """Returns the data of an event that shows only an object's key, as ``deleted``, as JSON.
+    """Returns an object's key, and its version if it has one, as JSON: what ``deleted`` shows.
 
-    It holds the version too if the handler has a ``version_field``. ``obj`` is the object, or its values.
+    ``obj`` is the object, or its values.
     """
     data, version = {"pk": pk}, plan.version_field
     if version is not None:

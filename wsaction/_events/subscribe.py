@@ -96,10 +96,7 @@ def subscribable_topic(handler: "SubscribingHandler") -> str:
 
 
 async def authorize(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
-    """Checks that the client may receive a topic's events and see its subscribers; returns the right as a `Grant`.
-
-    Raises `PermissionDenied` or `NotFound`.
-    """
+    """Returns the right to a topic's events and presence. Raises `PermissionDenied` or `NotFound` without it."""
     frame = handler.frame
     if handler.decides_subscription:
         await require(handler, "check_subscription")
@@ -123,10 +120,7 @@ def _check_limit(session: "Session") -> None:
 
 
 def _check_join_rate(session: "Session", topic: str) -> None:
-    """Raises `Throttled` for a connection that subscribes too often.
-
-    Each time, all subscribers get ``join`` and ``leave``, which push the other events out of the history.
-    """
+    """Raises `Throttled` if a connection subscribes too often: each ``join`` fills the history that all share."""
     if session.comings is None:
         session.comings = MemoryThrottleStore(MAX_RATED_TOPICS)
     if wait := session.comings.take(topic, COMINGS):
@@ -134,11 +128,7 @@ def _check_join_rate(session: "Session", topic: str) -> None:
 
 
 class _Reply:
-    """The result of a subscription.
-
-    For a frame whose action is ``subscribe``, it is the reply. Any other action gets it from ``await
-    self.subscribe()`` and sends a reply of its own.
-    """
+    """The result of a subscription: the reply of a ``subscribe`` frame, or what ``await self.subscribe()`` returns."""
 
     __slots__ = ("_frame", "_grant", "_is_reply", "_key", "_outcome", "_resume", "_session", "_state", "_text")
 
@@ -149,8 +139,6 @@ class _Reply:
         self._key = key
         waits = any(work.send_reply for work in frame.held or ())  # the action has called itself
         self._is_reply = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
-        self._resume: Callable[[], None] | None = None  # starts delivery; None: the connection was subscribed already
-        self._state = grant.state
         self._outcome: tuple[Position, bool | None, str | None] = Position("", 0), None, None
         self._text = ""  # the encoded reply, if this is the reply
 
@@ -169,7 +157,7 @@ class _Reply:
 
     def hold(self, resume: Callable[[], None] | None) -> dict[str, Any]:
         """Holds the events back until the frame's reply is sent. Returns the data of the reply."""
-        self._resume = resume
+        self._resume = resume  # starts delivery; None: the connection was subscribed already
         self._state = self._grant.state
         self._state.waiting += 1
         data: dict[str, Any] = loads(self._encode_data(*self._outcome))
@@ -227,7 +215,6 @@ class _Reply:
         return data + ("}" if snapshot is None else f',"snapshot":{snapshot}}}')
 
 
-# ------------------------------------------------------------------------------------------------- snapshots
 def _snapshot(handler: "SubscribingHandler", session: "Session") -> Callable[[], Awaitable[str]]:
     """Returns a function that takes the snapshot. Raises `InvalidParameters` if the route has no action for it."""
     name, outer = handler.get_snapshot_action() or "", handler.frame

@@ -129,7 +129,7 @@ class Users:
         await self._tasks.stop()
         self._listening = self._retrying = False
         for command, user in self._untold:
-            _log_undelivered(command, user, "the server has stopped before")
+            _log_undelivered(command, user, "the server is stopping")
         self._untold.clear()
         self.is_told.clear()
         self._has_tried.clear()
