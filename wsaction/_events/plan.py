@@ -121,11 +121,12 @@ class EventPlan:
         self.mounted = mounted
         self.handler_class = cls
         self.values = values
-        self.is_live = is_live(cls)
-        if self.is_live and values["events"] is cls.events:
-            self.types: EventTypes = cls._event_types
-        else:  # mounted with other events; without `SubscribeMixin`, any event
-            self.types = EventTypes(f"{cls.__name__}.events", values["events"] if self.is_live else {})
+        if not is_live(cls):  # no `SubscribeMixin`: any event may be published
+            self.types = EventTypes(f"{cls.__name__}.events", {})
+        elif values["events"] is cls.events:
+            self.types = cls._event_types
+        else:  # mounted with other events
+            self.types = EventTypes(f"{cls.__name__}.events", values["events"])
         self.history = history(declared)
         self.queryset = values["queryset"]
         self.version_field = values["version_field"]

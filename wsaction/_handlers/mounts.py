@@ -123,10 +123,8 @@ class MountedHandler:
     def plan_elsewhere(self, name: str) -> Plan:
         """Returns the plan of an action that the handler has on another route."""
         if name not in self._elsewhere:
-            actions: Mapping[str, Action] = self.handler_class.available_actions
-            self._elsewhere[name] = self._plan(
-                next((action for action in actions.values() if action.name == name), None)
-            )
+            declared: Iterable[Action] = self.handler_class.available_actions.values()
+            self._elsewhere[name] = self._plan(next((action for action in declared if action.name == name), None))
         return self._elsewhere[name]
 
     def _plan(self, action: Action | None) -> Plan:
