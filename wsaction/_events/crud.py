@@ -283,7 +283,7 @@ async def _readable(
         f"publish_object({event!r}, ...): the values of this {type(obj).__name__} have expired with its session's "
         f"commit, and there is no such row any more; "
         + (
-            "keep them before it is deleted, as in before = queryset.values_of(obj), and give them as before="
+            "keep them before it is deleted, as in before = queryset.values_of(obj), and pass them as before="
             if event == "deleted"
             else 'if it was deleted, publish "deleted"'
         )
