@@ -1,4 +1,4 @@
-"""`SubscribeMixin`: clients subscribe to a handler's routes, and are told the events that are published there.
+"""`SubscribeMixin`: lets clients subscribe to a handler's routes and receive the events published there.
 
     class BoardHandler(SubscribeMixin, AsyncAPIActionHandler):
         events = {"moved": CardMoved}
@@ -8,8 +8,8 @@
             ...
             await self.publish("moved", data, exclude_self=True)
 
-A client that was away subscribes with ``since``, the position that it had, and gets every event after it, in order and
-once, or is told that this cannot be had; never a part of them.
+A client that reconnects subscribes with ``since``, its last position. It gets every event after that, in order and
+once. If some of them are lost, it gets none of them, and the reply says ``"recovered": false``.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from wsaction._events.access import check_object, event_filter
 from wsaction._events.plan import EventTypes, access_of, history
 from wsaction._events.publish import own_route, session_of
 from wsaction._events.reauthorization import Grant, release
-from wsaction._events.subscribe import COMINGS, subscribe, topic_to_join
+from wsaction._events.subscribe import COMINGS, subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
@@ -32,21 +32,23 @@ __all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
 
 
 class Since(BaseModel):
-    """The position of the last event that a client had, or of the reply to ``subscribe``."""
+    """The position of a client in a topic: that of its last event, or of the reply to ``subscribe``."""
 
     epoch: Annotated[str, Strict()]
     offset: Annotated[int, Strict(), Field(ge=0)]
 
 
 class SubscribeMixin:
-    """Adds ``subscribe`` and ``unsubscribe``, of the route that a frame names.
+    """Adds the actions ``subscribe`` and ``unsubscribe``, for the route that a frame names.
 
-    ``events`` are those that may be published here, each with the pydantic model or type of its data; where there are
-    none, any. ``history_size`` newest events are kept for ``history_ttl`` seconds after the last, for those who come
-    back; 0: none, and no offsets. Events of a route that nobody has been subscribed to for ``history_ttl`` seconds are
-    not kept, unless ``history_always`` is True. ``recheck``: ask the permissions again at each event.
+    * ``events``: the events that may be published, by name, with the pydantic model or type of their data. If it is
+      empty, any event may be published.
+    * ``history_size`` and ``history_ttl``: how many of the newest events are kept for clients that reconnect, and for
+      how many seconds after the last one. If either is 0, nothing is kept and events have no offsets.
+    * ``history_always``: keep events even if the route has had no subscriber for ``history_ttl`` seconds.
+    * ``recheck``: check the permissions of each subscriber again for each event.
 
-    What is declared wrongly is refused with `ImproperlyConfigured` when the class is made.
+    Raises `ImproperlyConfigured` for invalid values when the class is created.
     """
 
     events: ClassVar[Mapping[str, Any]] = {}
@@ -55,9 +57,10 @@ class SubscribeMixin:
     history_always: ClassVar[bool] = False
     recheck: ClassVar[bool] = False
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
-    decides_snapshot: ClassVar[bool] = False  # whether a subclass took over get_snapshot_action
-    decides_subscription: ClassVar[bool] = False  # the same of check_subscription
-    decides_event_filter: ClassVar[bool] = False  # the same of get_event_filter
+    # Whether a subclass overrides the method that `_hook_flags` names.
+    decides_snapshot: ClassVar[bool] = False
+    decides_subscription: ClassVar[bool] = False
+    decides_event_filter: ClassVar[bool] = False
     _hook_flags: ClassVar[HookFlags] = {
         "decides_snapshot": ("get_snapshot_action",),
         "decides_subscription": ("check_subscription",),
@@ -74,36 +77,42 @@ class SubscribeMixin:
     async def subscribe(
         self: Any, *args: Any, since: Since | None = None, snapshot: Annotated[bool, Strict()] = False
     ) -> dict[str, Any]:
-        """Tells the events of this route from now on, and what was missed ``since`` a position.
+        """Subscribes the connection to the events of this route.
 
-        The reply's data is ``{"epoch", "offset", "recovered"}``: a position to come back with, and whether all that was
-        missed follows (null without ``since``); with ``route``, under which its events come, where it was asked for
-        otherwise (``boards/07/``). ``snapshot``: with what ``list`` or ``retrieve`` answers here, such
-        that every change is in it or in a later event; not where all that was missed follows.
+        :param since: the client's last position. The events after it follow the reply, if all of them are kept.
+        :param snapshot: whether the reply carries ``snapshot``, the data of ``list`` or ``retrieve`` on this route.
+            Each change is in the snapshot or in a later event. It is left out if all missed events follow.
 
-        Another action may await it, ``await self.subscribe()``, and gets the same data. The events then follow that
-        action's reply, or the first item of its stream; where the action fails, nothing is subscribed. An action that
-        overrides this one answers what it returns, or as this one where that is None.
+        The reply's data is ``{"epoch", "offset", "recovered"}``: a position for the next ``since``, and whether all
+        missed events follow (null without ``since``). If the client spelled the route in another way, such as
+        ``boards/07/``, the data has ``route`` too, the route that its events come under.
+
+        Another action may call ``await self.subscribe()`` and gets the same data. The events then follow that action's
+        reply, or the first item of its stream. If that action fails, the connection is not subscribed. An action that
+        overrides this one replies with its return value, or, if that is None, with the data of this one.
         """
         return await subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
 
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
-        """Tells nothing of this route any more."""
-        release(session_of(self), topic_to_join(self), own_route(self))
+        """Ends the connection's subscription to this route."""
+        release(session_of(self), subscribable_topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
-        """Raises `PermissionDenied` or `NotFound` where the route that it names may not be subscribed to.
+        """Checks that the client may subscribe to the route. Override it for rules of your own.
 
-        Asked after the permissions of the action, and whenever they are asked again. Of a generic handler's object it
-        asks as ``retrieve`` does, where who may see it has to be asked at all.
+        It runs after the permissions of the action, and again whenever they are checked again. On the route of one
+        object, a generic handler gets the object as ``retrieve`` does, if its permissions or queryset restrict objects.
+
+        :raises PermissionDenied: if the client may not subscribe.
+        :raises NotFound: if the object does not exist for the client.
         """
         await check_object(self, access_of(self))
 
     def get_event_filter(self: Any, grant: Grant) -> Filter | None:
-        """What a subscriber may see of each event, where that has to be asked; None: all of it."""
+        """Returns the filter of a subscription: what the subscriber gets of each event; None if they get all of it."""
         return event_filter(self, access_of(self), grant)
 
     def get_snapshot_action(self: Any) -> str | None:
-        """The action whose answer is the snapshot: ``list`` or ``retrieve``, whichever the route has."""
+        """Returns the action whose data is the snapshot: ``list`` or ``retrieve``; None if the route has neither."""
         return access_of(self).shown_by

@@ -759,7 +759,7 @@ def test_a_policy_among_the_captures_of_a_pattern_is_refused(name: str) -> None:
     within = [path("rows/", Rows.as_aaah(), kwargs), path("a/", include([path("rows/", Rows.as_aaah())]), kwargs)]
     for pattern in within:
         root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [pattern]})
-        with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture, which guards nothing"):
+        with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture, which protects nothing"):
             root.as_asgi()  # type: ignore[attr-defined]
     with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture"):
         WSAction([path("ws/", Rows.as_aaah(), kwargs)])

@@ -334,7 +334,7 @@ OF_THE_ROOT: dict[str, Any] = {
 @pytest.mark.parametrize("name", OF_THE_ROOT)
 def test_root_only_attributes_are_refused_below_the_root(name: str) -> None:
     below = nesting("Inner", path("b/", named_view("b")), **{name: OF_THE_ROOT[name]})
-    with pytest.raises(ImproperlyConfigured, match=f"Inner.{name} would count for nothing.*move it there"):
+    with pytest.raises(ImproperlyConfigured, match=f"Inner.{name} has no effect.*move it there"):
         consumer_of(path("a/", below))
     below.table  # noqa: B018  # which may be a root itself
 

@@ -149,7 +149,7 @@ async def test_a_revoked_stream_ends_with_403(
         await ask(app, ws)
         assert await final_status(ws) == 403
         assert app.rights.ended == [action]
-    assert ("could not be asked" in caplog.text) is (answer != "no")
+    assert ("could not be checked" in caplog.text) is (answer != "no")
 
 
 async def test_a_stream_pauses_while_its_right_is_checked() -> None:

@@ -93,7 +93,7 @@ async def test_an_object_is_subscribed_to_by_its_canonical_key(kind: str) -> Non
             reply = await ws.call("subscribe", f"cards/{key}/")
             assert (reply["status"], reply["errors"][0]["msg"]) == (
                 404,
-                "The events of this object are told where its key is 1.",
+                "The events of this object are published where its key is 1.",
             )
         assert (await ws.call("subscribe", "cards/x/"))["status"] == 404
         assert (await ws.call("subscribe", "cards/1/"))["status"] == 200
@@ -288,7 +288,7 @@ async def test_an_unavailable_layer_changes_no_reply(caplog: pytest.LogCaptureFi
         layer.away = True
         assert (await ws.call("create", "cards/", {"title": "a"}))["status"] == 201
         assert (await ws.event())["event"] == "$resync"
-    assert "created was not told to 'ws/?cards/'" in caplog.text
+    assert "created could not be published to topic 'ws/?cards/'" in caplog.text
 
 
 async def test_a_snapshot_is_a_page_of_the_list_or_the_object(kind: str) -> None:
@@ -377,7 +377,7 @@ async def test_publish_object_publishes_to_the_list_and_the_object(kind: str) ->
         ]
         await app.publish_object("cards/1/", "deleted", card)
         assert [name for name, _, _ in await next_events(ws, 2)] == ["deleted", "deleted"]
-        with pytest.raises(ValueError, match="created, updated or deleted, not 'moved'"):
+        with pytest.raises(ValueError, match="created, updated or deleted, got 'moved'"):
             await app.publish_object("cards/", "moved", card)
 
 
@@ -415,7 +415,7 @@ async def test_a_subscriber_who_loses_access_gets_deleted(kind: str, keeps: bool
 async def test_before_must_not_be_the_changed_object(kind: str) -> None:
     async with cards(kind) as (app, queryset):
         card = await queryset.get(pk=1)
-        with pytest.raises(ValueError, match=r"very \w+ that was changed.*before = queryset\.values_of\(obj\)"):
+        with pytest.raises(ValueError, match=r"got the changed object itself.*before = queryset\.values_of\(obj\)"):
             await app.publish_object("cards/", "updated", card, before=card)
         await app.publish_object("cards/", "deleted", card, before=card)
 

@@ -171,7 +171,7 @@ async def test_an_object_without_a_row_needs_its_values_before(tmp_path: Path) -
             await session.commit()
         async with sessions.begin() as session:
             await session.delete(await session.get(Note, 1))
-        with pytest.raises(ValueError, match=r"no such row any more; if it was deleted, tell \"deleted\""):
+        with pytest.raises(ValueError, match=r"no such row any more; if it was deleted, publish \"deleted\""):
             await app.publish_object("cards/", "updated", note, before=before)
         with pytest.raises(ValueError, match=r"keep them before it is deleted, as in before = queryset\.values_of"):
             await app.publish_object("cards/", "deleted", note)

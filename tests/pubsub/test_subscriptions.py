@@ -591,7 +591,7 @@ async def test_a_failing_layer_is_a_503_or_a_resync_after_a_commit(
             assert (await ws.call("write", text="a"))["status"] == 200
         resync = await ws.event("$resync")
         assert resync["data"]["epoch"] != at["epoch"]
-        assert "its subscribers will be told to load again" in caplog.text
+        assert "its subscribers will get $resync" in caplog.text
         assert unpublished == ["?"]
 
 

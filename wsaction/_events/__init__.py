@@ -1,6 +1,6 @@
-"""From a handler to its topic: what is published, and who may see it.
+"""From a handler to its topic: publishes events, and decides who may see them.
 
-`publish` takes an event of a handler or of the app; read it first. `plan` has what a handler says of its events,
-compiled. `crud` publishes what generic actions change, `access` decides what each subscriber may see, `subscribe` joins
-a topic, `reauthorization` asks again what a subscription was allowed, `users` reaches all connections of a user.
+Read `publish` first: it takes an event of a handler or of the app. `plan` compiles a handler's event settings. `crud`
+publishes the changes of generic actions. `access` decides what each subscriber sees. `subscribe` joins a topic.
+`reauthorization` checks permissions again while a subscription lasts. `users` reaches all connections of a user.
 """

@@ -1,19 +1,21 @@
-"""Visibility: who may see which event, asked for each recipient where a handler's permissions look at objects.
+"""Visibility: decides for each recipient whether they may see an event, if permissions or querysets restrict objects.
 
-A message about an object carries its *subject*: the object's class, its key, and its own values before and after, which
-no client is shown. Each process reads the object again, as the recipient's handler loads it, with its class and its
-relations, and asks the permissions of that, as the action that shows it there: ``retrieve`` or ``list`` (``subscribe``
-where the route has neither). A recipient gets the content of an event only where the answer was about that content:
+A message about an object carries its *subject*: the object's class, its key, and its values before and after. Clients
+never get the subject. Each process reads the object again, as the recipient's handler loads it, with its class and
+relations. It then asks the permissions of the action that shows the object there: ``retrieve`` or ``list``, or
+``subscribe`` if the handler has neither. A recipient gets the content of an event only if the permissions were asked
+about that content:
 
-- The row still has the event's values: the row is asked.
-- The row has changed since: the object is made again of the event's values and its class. Reading anything else of it
-  raises, and then nobody knows: the recipient gets ``$resync``.
-- Whether the recipient saw the object *before* is asked of an object that is made in the same way, with what its
-  foreign keys lead to. Where nobody knows, the recipient may have seen it, so that they get ``deleted`` with its key if
-  they do not see it now.
+- If the row still has the event's values, the permissions are asked about the row.
+- If the row has changed since, they are asked about an object restored from the event's values. If they read anything
+  else of it, that raises, the answer is unknown, and the recipient gets ``$resync``.
+- Whether the recipient could see the object *before* is asked about an object restored in the same way, with the
+  objects that its foreign keys name. If the answer is unknown, the recipient may have seen it. They then get
+  ``deleted`` with its key if they do not see it now.
 
-A scope (``get_queryset()``, a filter backend, the ``select()`` of the queryset) is decided by the values where the
-store would decide alike, and otherwise by reading the row through it. One read serves all recipients that load alike.
+A scope is ``get_queryset()``, a filter backend, or the ``select()`` of the queryset. The values decide whether an
+object is in it if the store would decide the same; otherwise the row is read through it. One read serves all recipients
+whose querysets load alike.
 """
 
 import asyncio
@@ -47,11 +49,11 @@ if TYPE_CHECKING:
 __all__ = (
     "check_key",
     "check_object",
+    "encode_key",
+    "encode_object",
     "event_filter",
-    "gone",
     "json_of",
     "key_name",
-    "shown",
     "source_of",
     "subject_of",
     "values_of",
@@ -63,9 +65,9 @@ Json = Mapping[str, Any]
 
 
 def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
-    """The queryset whose objects a handler's events are about.
+    """Returns the queryset whose objects a handler's events are about.
 
-    Raises `ImproperlyConfigured` where only ``get_queryset()`` could say, and that fails as it has no user.
+    Raises `ImproperlyConfigured` if ``queryset`` is not set and ``get_queryset()`` fails, for example without a user.
     """
     if handler.queryset is not None:
         return handler.queryset
@@ -74,64 +76,68 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
     except Exception as exc:
         raise ImproperlyConfigured(
             f"{type(handler).__name__}.get_queryset() failed outside of a connection ({exc!r}); set "
-            f"{type(handler).__name__}.queryset too, which says whose objects its events are about"
+            f"{type(handler).__name__}.queryset too, which says which objects its events are about"
         ) from exc
 
 
-# ------------------------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------------------- event filters
 async def check_object(handler: Any, access: Access) -> None:
-    """Asks for the object that a route names, as ``retrieve`` does, where who may see it has to be asked at all."""
+    """Gets the object that a route names, as ``retrieve`` does, if access is restricted. Raises if that is refused."""
     if access.names_object and access.asks:
         await handler.get_object()
 
 
 def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
-    """What a subscriber may see of each event, where that has to be asked; None: all of it. With ``recheck`` it is told
-    nothing once the grant does not hold."""
+    """Returns the filter of a subscription: what its subscriber gets of each event; None if they get all of it.
+
+    With ``recheck`` the subscriber gets no event for which the grant does not hold.
+    """
     recheck = handler.recheck
     if not (recheck or access.asks):
         return None
 
-    async def told(event: Event) -> str | None:
+    async def visible_frame(event: Event) -> str | None:
         if recheck and not await grant.holds():
             return None
         if event.subject is None:
             return event.frame
-        saws, sees = [], []
+        saw_answers, sees_answers = [], []
         for call in grant.shows or (None,):
             async with grant.handler(call) as handler:
                 if call is not None and call.name == "retrieve":
-                    _give_key(handler, event.subject)
+                    _capture_key(handler, event.subject)
                 view = _View(grant, event, handler)
                 if not await view.may_act():
                     return None
                 if (answer := await view.sees()) is None:
                     raise NotKnown
-                sees.append(answer)
-                saws.append(await view.saw())
-        saw = False if False in saws else None if None in saws else True
-        return _shown(handler, event, saw=saw, sees=all(sees))
+                sees_answers.append(answer)
+                saw_answers.append(await view.saw())
+        saw = False if False in saw_answers else None if None in saw_answers else True
+        return _frame_shown(handler, event, saw=saw, sees=all(sees_answers))
 
-    return told
+    return visible_frame
 
 
-def _give_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
-    """Captures the object's key as its own route would."""
+def _capture_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
+    """Sets the key that a handler looks objects up by, as a match of the object's route does."""
     values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
     key = {**values["text"], **values["exact"]}.get(handler.lookup_field, subject["pk"])
     handler.frame.kwargs.setdefault(lookup_name(handler), key)
 
 
-def gone(plan: EventPlan, pk: Any, obj: Any) -> str:
-    """What is told of an object of which nothing is shown, as it is no more perhaps, as JSON: its key, and its version
-    if it has one. ``obj`` is the object, or its values."""
+def encode_key(plan: EventPlan, pk: Any, obj: Any) -> str:
+    """Returns an object's key, and its version if it has one, as JSON: what ``deleted`` shows.
+
+    ``obj`` is the object, or its values.
+    """
     data, version = {"pk": pk}, plan.version_field
     if version is not None:
         data[version] = obj[version] if isinstance(obj, Mapping) else getattr(obj, version)
     return to_json(data).decode()
 
 
-def _shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool) -> str | None:
+def _frame_shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool) -> str | None:
     message, subject = event.message, event.subject
     if sees:
         if saw is False and subject["before"] is not None:
@@ -141,95 +147,98 @@ def _shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool |
         return None
     if subject["after"] is None:
         return event.frame
-    data = gone(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
+    data = encode_key(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
     return event.numbered(encode_event("deleted", message["route"], data))
 
 
-# ------------------------------------------------------------------------------------------------- who sees it
+# ------------------------------------------------------------------------------------------------- recipients
 class _Shared:
-    """What is read for one event, once for all recipients in this process that load their objects alike."""
+    """The results read for one event, shared by all recipients in this process whose querysets load alike."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._known: dict[Any, Any] = {}
+        self._results: dict[Any, Any] = {}
 
     async def get(self, key: Any, read: Callable[[], Awaitable[Any]]) -> Any:
-        """What was read under a key, or is now. Whoever is cancelled at it leaves it to the next."""
-        if key in self._known:
-            return self._known[key]
+        """Returns the result for a key, reading it at first use. If that is cancelled, the next caller reads it."""
+        if key in self._results:
+            return self._results[key]
         async with self._lock:
-            if key not in self._known:
-                self._known[key] = await read()
-            return self._known[key]
+            if key not in self._results:
+                self._results[key] = await read()
+            return self._results[key]
 
 
 class _View:
-    """One event as one recipient may see it."""
+    """Decides what one recipient may see of one event."""
 
     def __init__(self, grant: Grant, event: Event, handler: "GenericAsyncAPIActionHandler") -> None:
         if event.shared is None:
             event.shared = _Shared()
-        self._grant, self._handler, self._shared = grant, handler, event.shared
+        self._grant = grant
+        self._handler = handler
+        self._shared = event.shared
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
-        self._asks = (
+        self._asks_permissions = (
             asks_of_objects(type(handler), handler.frame.call.plan)
             if grant.shows
             else access_of(handler).asks_permissions
         )
-        self._gets_object, self._queryset = handler.decides_object, _scope(handler)
+        self._has_own_get_object = handler.decides_object
+        self._queryset = _scoped_queryset(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
-        # Whether it loads the objects that all do; it may find fewer.
+        # Whether it loads objects as the handler's `queryset` does; it may find fewer.
         self._is_shared = self._is_base or (isinstance(base, NarrowingQuerySet) and base.loads_like(self._queryset))
         self._source = base if self._is_shared else self._queryset
 
     async def may_act(self) -> bool:
-        """Whether the recipient may see any objects here at all, where that goes by the action."""
+        """Whether the permissions of the action allow the recipient, if the handler overrides them."""
         return not self._handler.decides_permissions or await self._allows("check_permissions")
 
     async def sees(self) -> bool | None:
-        """Whether the recipient may see the object as it is in the event; None where nobody knows."""
+        """Whether the recipient may see the object as the event shows it; None if that is unknown."""
         after, pk = self._subject["after"], self._subject["pk"]
         if after is None or (in_scope := self._in_scope(after)) is False:
             return False
-        if self._gets_object:
+        if self._has_own_get_object:
             return await self._sees_by_get_object(after, pk)
-        if in_scope and not self._asks:
+        if in_scope and not self._asks_permissions:
             return True
         shared = self._is_base or (in_scope is True and self._is_shared)
-        row, is_still = await self._row(pk) if shared else await self._read(self._queryset, pk)
-        if row is None:  # it is gone, or out of the scope
+        row, is_unchanged = await self._row(pk) if shared else await self._read(self._queryset, pk)
+        if row is None:  # deleted, or not in the scope
             return False
-        if not is_still:
-            return await self._may_see_as_told("after", after) if in_scope else None
-        if not self._asks:
+        if not is_unchanged:
+            return await self._may_see_restored("after", after) if in_scope else None
+        if not self._asks_permissions:
             return True
         try:
             return await self._may_see(row)
         except Exception as exc:
             if not shared or isinstance(exc, APIError):
                 raise
-            # A shared row has no session by which more of it could be loaded; one of the recipient's own has.
-            logger.debug("%r is asked of a row of its own, after %r", self._handler, exc)
-        row, is_still = await self._read(self._queryset, pk)
-        return await self._may_see(row) if is_still else None
+            # A shared row has no session that could load more of it. A row read for this recipient has one.
+            logger.debug("%r reads a row of its own, after %r", self._handler, exc)
+        row, is_unchanged = await self._read(self._queryset, pk)
+        return await self._may_see(row) if is_unchanged else None
 
     async def saw(self) -> bool | None:
-        """Whether the recipient could see the object before; None where nobody knows."""
+        """Whether the recipient could see the object before the change; None if that is unknown."""
         before = self._subject["before"]
         if before is None:
             return False if self._is_new else None
         in_scope = self._in_scope(before)
-        if in_scope is False or not (self._asks or self._gets_object):
+        if in_scope is False or not (self._asks_permissions or self._has_own_get_object):
             return in_scope
-        if self._gets_object:
+        if self._has_own_get_object:
             return None
-        allowed = await self._may_see_as_told("before", before)
+        allowed = await self._may_see_restored("before", before)
         return in_scope if allowed else allowed
 
     def _in_scope(self, values: Json) -> bool | None:
-        """Whether the recipient's queryset has an object with these values; None where only the store can say."""
+        """Whether an object with these values is in the recipient's queryset; None if only the store can tell."""
         if not isinstance(self._queryset, NarrowingQuerySet):
             return True if self._is_base else None
         if self._is_base and not self._queryset.is_narrowed:
@@ -242,32 +251,37 @@ class _View:
     async def _may_see(self, obj: Any) -> bool:
         return await self._allows("check_object_permissions", obj)
 
-    async def _allows(self, method: str, *asked: Any) -> bool:
+    async def _allows(self, method: str, *args: Any) -> bool:
         try:
-            await require(self._handler, method, *asked)
-        except APIError as exc:  # whatever its words, it is a no
+            await require(self._handler, method, *args)
+        except APIError as exc:  # any other error is a refusal
             if exc.status >= 500:
                 raise
             return False
         return True
 
-    async def _may_see_as_told(self, when: str, values: Json) -> bool | None:
-        """The same of the object with the event's values; None where it cannot be had, or not all that is asked."""
-        if not self._asks:
+    async def _may_see_restored(self, when: str, values: Json) -> bool | None:
+        """As `_may_see`, about an object restored from values.
+
+        None if it cannot be restored, or if a permission reads a value that the event does not have.
+        """
+        if not self._asks_permissions:
             return True
         source, pk, kind = self._source, self._subject["pk"], self._subject["kind"]
         if not isinstance(source, NarrowingQuerySet):
             return None
         row, _ = await self._row(pk)
-        known = {key_name(source): pk, **values["exact"]}
+        restored = {key_name(source): pk, **values["exact"]}
 
         async def restore() -> Any:
             async with self._grant.handler():
                 try:
-                    # What a relation led to may have changed since, so that it decides of no content.
-                    return source.object_of(known, kind) if when == "after" else await source.restore(known, kind, row)
+                    # A related object may have changed since the event, so that it must not decide about content.
+                    if when == "after":
+                        return source.object_of(restored, kind)
+                    return await source.restore(restored, kind, row)
                 except (UnknownKind, ValueError) as exc:
-                    logger.debug("an object of an event cannot be had as it was: %r", exc)
+                    logger.debug("the object of an event cannot be restored: %r", exc)
                     return None
 
         obj = await (self._shared.get(when, restore) if self._is_shared else restore())
@@ -275,23 +289,26 @@ class _View:
             return None if obj is None else await self._may_see(obj)
         except APIError:
             raise
-        except Exception as exc:  # it looks at what is not known of the past
-            logger.debug("%r does not know of an object as it was: %r", self._handler, exc)
+        except Exception as exc:  # a permission reads a value that was not restored
+            logger.debug("the permissions of %r cannot decide about a restored object: %r", self._handler, exc)
             return None
 
     async def _row(self, pk: Any) -> tuple[Any, bool]:
-        """The object as it is now, whoever may see it."""
+        """Returns the current object and whether it still has the event's values.
+
+        One read serves all recipients whose querysets load alike, whatever their scopes.
+        """
 
         async def read() -> tuple[Any, bool]:
-            async with self._grant.handler():  # in a unit of work of its own, so that it is nobody's afterwards
+            async with self._grant.handler():  # a unit of work of its own, so that no recipient owns the row afterwards
                 return await self._read(self._source, pk)
 
-        await complete(self._handler.frame)  # it holds no connection while it waits for what is read for all
-        found: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
-        return found
+        await complete(self._handler.frame)  # hold no database connection while waiting for a shared read
+        result: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
+        return result
 
     async def _read(self, queryset: Any, pk: Any) -> tuple[Any, bool]:
-        """The object that a queryset has, or None, and whether it is what the event told of."""
+        """Returns the object from a queryset, or None, and whether it still has the event's values."""
         try:
             row = await queryset.get(pk=pk)
         except NotFound:
@@ -300,7 +317,7 @@ class _View:
         return row, after is not None and _is_still(self._handler, self._source, row, self._subject)
 
     async def _sees_by_get_object(self, after: Json, pk: Any) -> bool | None:
-        """What a ``get_object()`` of the application's own says, which on a list's route is given the object's key."""
+        """As `sees`, by an overridden ``get_object()``. On a list's route it gets the object's key as a capture."""
         handler, own_key = self._handler, key_name(self._source)
         field = own_key if handler.lookup_field == "pk" else handler.lookup_field
         key = pk if field == own_key else {**after["text"], **after["exact"]}.get(field)
@@ -314,22 +331,22 @@ class _View:
         return True if _is_still(handler, self._source, obj, self._subject) else None
 
 
-def _scope(handler: "GenericAsyncAPIActionHandler") -> Any:
-    """The objects that a handler has for its user, whatever the route's query: events are those of the whole route."""
-    if not (call := handler.frame.call).query:
-        return handler.filter_queryset(handler.get_queryset())
-    handler.frame.call = copy(call)
-    handler.frame.call.query, handler.frame.call.params = "", None
-    try:
-        return handler.filter_queryset(handler.get_queryset())
-    except APIError as exc:  # it insists on parameters
-        logger.debug("%r is asked with the query of the subscription, after %r", handler, exc)
-        handler.frame.call = call
-        return handler.filter_queryset(handler.get_queryset())
+def _scoped_queryset(handler: "GenericAsyncAPIActionHandler") -> Any:
+    """Returns the handler's filtered queryset without the route's query, as events are those of the whole route."""
+    if (call := handler.frame.call).query:
+        handler.frame.call = copy(call)
+        handler.frame.call.query = ""
+        handler.frame.call.params = None
+        try:
+            return handler.filter_queryset(handler.get_queryset())
+        except APIError as exc:  # a filter backend requires a parameter
+            logger.debug("%r is filtered by the query of the subscription, after %r", handler, exc)
+            handler.frame.call = call
+    return handler.filter_queryset(handler.get_queryset())
 
 
 def _is_still(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, subject: Json) -> bool:
-    """Whether a row is the object that an event told of, with the values that it told."""
+    """Whether a row still has the class and the values of an event's object."""
     if isinstance(queryset, NarrowingQuerySet):
         return isinstance(row, queryset.model) and queryset.is_still(row, subject["after"], subject["kind"])
     return bool(json_of(event_plan(handler), source_of(handler), row) == subject["after"])
@@ -337,15 +354,15 @@ def _is_still(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, 
 
 # ------------------------------------------------------------------------------------------------- subjects
 def key_name(queryset: Any) -> str:
-    """The name of the key's field."""
+    """Returns the name of a queryset's key field."""
     name: str = getattr(queryset, "pk", "id")
     return name
 
 
 def check_key(handler: Any, lookup: str) -> None:
-    """Raises `NotFound` for an object's route whose key is written otherwise than its events are told: ``07`` for 7.
+    """Raises `NotFound` if an object's route spells its key in another way than its events do: ``07`` for 7.
 
-    Its events would never come. A capture by a converter that makes it a number has no such writings.
+    Such a subscription would never get an event. With a converter such as ``<int:pk>`` this cannot happen.
     """
     queryset, key = handler.queryset, handler.frame.kwargs[lookup]
     if not isinstance(key, str) or not hasattr(queryset, "coerce") or "__" in handler.lookup_field:
@@ -356,27 +373,29 @@ def check_key(handler: Any, lookup: str) -> None:
     except ValueError:
         raise NotFound from None
     if not isinstance(value, str | Enum) and str(value) != key:
-        raise NotFound(f"The events of this object are told where its key is {value}.")
+        raise NotFound(f"The events of this object are published where its key is {value}.")
 
 
 def values_of(handler: "GenericAsyncAPIActionHandler", obj: Any) -> dict[str, Any] | None:
-    """An object's own values, as they are now; None where the queryset cannot say."""
+    """Returns the current values of an object; None if the queryset cannot provide them."""
     queryset = source_of(handler)
     return queryset.values_of(obj) if isinstance(queryset, NarrowingQuerySet) else None
 
 
 def json_of(plan: EventPlan, queryset: Any, obj: Any, values: Json | None = None) -> Json:
-    """An object's values as a subject carries them; of other querysets than ours, what is shown of it."""
+    """Returns an object's values as a subject carries them; for a third-party queryset, the serialized object."""
     if isinstance(queryset, NarrowingQuerySet):
         return queryset.to_json(queryset.values_of(obj) if values is None else values, name_of(type(obj)))
-    return {"exact": {}, "text": from_json(shown(plan, obj, getattr(obj, key_name(queryset))))}
+    return {"exact": {}, "text": from_json(encode_object(plan, obj, getattr(obj, key_name(queryset))))}
 
 
-def shown(plan: EventPlan, obj: Any, pk: Any) -> str:
-    """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``, or decides by
-    the user what of an object is shown."""
+def encode_object(plan: EventPlan, obj: Any, pk: Any) -> str:
+    """Returns the object as JSON by the handler's ``serializer_class``.
+
+    It is only the key if the handler has no ``serializer_class``, or decides for each frame what it shows.
+    """
     if plan.serializer_class is None or plan.decides_serializer:
-        return gone(plan, pk, obj)
+        return encode_key(plan, pk, obj)
     output = output_model(plan.serializer_class)
     return _writer(output)(shown_as(output, obj))
 
@@ -387,5 +406,5 @@ def _writer(output: Any) -> Callable[[Any], str]:
 
 
 def subject_of(before: Json | None, after: Json | None, pk: Any, kind: str) -> bytes:
-    """The subject of a message, as JSON."""
+    """Returns the subject of a message as JSON."""
     return to_json({"before": before, "after": after, "pk": pk, "kind": kind}, inf_nan_mode="null", fallback=str)

@@ -1,12 +1,12 @@
-"""Changes: objects that were created, updated or deleted, told to the routes where they are.
+"""CRUD events: publishes that objects were created, updated or deleted, to the routes that show them.
 
-What one unit of work does to one object is one event, told after the commit: an object that was created and then
-updated is ``created``, as it is at the end. Where nobody knows whether the unit was committed, the subscribers of all
-its changes are told to load again.
+All changes of one object in one unit of work become one event, published after the commit. An object that is created
+and then updated is ``created``, with its last values. If the outcome of the commit is unknown, the subscribers of all
+its changes get ``$resync``.
 
-Within a process the events of one object are told in the order in which its changes were committed: whoever changed it
-has its locks from right before the commit until the event is told. Between processes only versions say what is newer:
-with ``version_field``, the name of a field that every change makes greater, ``deleted`` has it too.
+Within a process, the events of one object are published in the order of their commits: the unit of work holds the
+object's locks from right before the commit until the event is published. Between processes, only a version tells which
+event is newer: ``version_field`` names a field that every change increases, and ``deleted`` carries it too.
 """
 
 import logging
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsaction._events.access import gone, json_of, key_name, shown, source_of, subject_of, values_of
+from wsaction._events.access import encode_key, encode_object, json_of, key_name, source_of, subject_of, values_of
 from wsaction._events.plan import EventPlan, access_at, event_plan, is_live, plan_at
 from wsaction._events.publish import hub_of, invalidate_later, session_of, topic_at
 from wsaction._handlers.mounts import MountedHandler
@@ -46,16 +46,16 @@ EVENTS = ("created", "updated", "deleted")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a change is told."""
+    """A route where a change is published."""
 
-    plan: EventPlan  # of that route's handler
-    shows: EventPlan  # which shows the object there: the same or, where that has no such objects, the changer's
+    plan: EventPlan  # of the route's handler
+    shows: EventPlan  # whose serializer is used: the same, or the changing handler's if `plan` has no such objects
     hub: Hub
     topic: str
     route: str
-    asks: bool
-    sharing: tuple[MountedHandler, ...]  # other handlers that may have named this topic
-    data: str = ""  # what is told of the object there, as JSON
+    needs_subject: bool
+    sharing: tuple[MountedHandler, ...]  # other handlers whose get_topic() may return this topic
+    data: str = ""  # the event's data as JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,137 +63,145 @@ class _Change:
     event: str
     pk: Any
     kind: type
-    was: Callable[[], Mapping[str, Any] | None]  # its values before, as JSON
-    now: Callable[[], Mapping[str, Any] | None]  # and after; asked for at once, if at all
-    before: Mapping[str, Any] | None  # what they say, where anybody asks for it
+    read_before: Callable[[], Mapping[str, Any] | None]  # returns its values before, as JSON
+    read_after: Callable[[], Mapping[str, Any] | None]  # and after; to be called before the object changes again
+    before: Mapping[str, Any] | None  # what they returned, if a place needs a subject
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
-    told: Callable[[_Place], _Place]  # a place with what is told of the object there
-    key: Any  # whose it is
-    noted: Any  # where it is kept once it is told, see `watched`; None: nowhere
+    render: Callable[[_Place], _Place]  # returns a place with its data
+    key: Any  # the handler class, the queryset and the key of the object
+    noted: Any  # the mapping of `watched` that a published change is added to; None outside of it
 
-    def behind(self, told: "_Change") -> "_Change | None":
-        """What is left of it to tell, where that was told of its object already."""
-        if "deleted" in (self.event, told.event):
+    def remainder_after(self, published: "_Change") -> "_Change | None":
+        """Returns what remains to publish after another change of the object; None if nothing does."""
+        if "deleted" in (self.event, published.event):
             return None
-        shown, known = ({place.topic: place.data for place in one.places} for one in (self, told))
-        may_hide = any(place.sharing or place.plan.decides_serializer for place in self.places)  # keys say nothing
-        if (shown, self.after) == (known, told.after) and not may_hide:
+        data, published_data = ({place.topic: place.data for place in each.places} for each in (self, published))
+        # If a place shows only keys, its data is equal even if the object has changed.
+        may_hide = any(place.sharing or place.plan.decides_serializer for place in self.places)
+        if (data, self.after) == (published_data, published.after) and not may_hide:
             return None
-        return replace(self, event="updated", was=lambda: told.after, before=told.after)
+        return replace(self, event="updated", read_before=lambda: published.after, before=published.after)
 
-    def _note_told(self) -> None:
+    def _record(self) -> None:
         if self.noted is not None:
             self.noted[self.key] = self
 
     async def publish(self) -> None:
-        """Tells it everywhere. Raises `LayerUnavailable`."""
-        self._note_told()
+        """Publishes the change to all places. Raises `LayerUnavailable`."""
+        self._record()
         for place in self.places:
-            await self.tell(place)
+            await self.publish_to(place)
 
     async def publish_or_invalidate(self) -> None:
-        """Tells it everywhere; what fails is logged, and who is subscribed there is told to load again."""
-        self._note_told()
+        """Publishes the change to all places. A failure is logged, and the subscribers there get ``$resync``."""
+        self._record()
         for place in self.places:
             try:
-                await self.tell(place)
+                await self.publish_to(place)
             except LayerUnavailable as exc:
                 logger.error(
-                    "%s was not told to %r, which will be told to load again: %r", self.event, place.topic, exc
+                    "%s could not be published to topic %r; its subscribers will get $resync: %r",
+                    self.event,
+                    place.topic,
+                    exc,
                 )
                 place.hub.invalidate_later(place.topic, place.plan.history)
 
-    async def tell(self, place: _Place) -> None:
+    async def publish_to(self, place: _Place) -> None:
+        """Publishes the change to one place. Raises `LayerUnavailable`."""
         text = encode_event(self.event, place.route, place.data)
-        subject = subject_of(self.before, self.after, self.pk, name_of(self.kind)) if place.asks else None
+        subject = subject_of(self.before, self.after, self.pk, name_of(self.kind)) if place.needs_subject else None
         await place.hub.publish(place.topic, text, place.plan.history, subject=subject)
 
 
 class _Pending:
-    """The changes of a unit of work, one for each object: a `transactions.Resource` that itself keeps nothing."""
+    """The changes of a unit of work, one for each object: a `transactions.Resource` that has nothing to commit."""
 
     instant = True
 
     def __init__(self) -> None:
         self._changes: dict[Any, _Change] = {}
-        self._held: list[Held] = []
+        self._locks: list[Held] = []
 
     def add(self, change: _Change) -> None:
-        """Adds a change to those that the unit has made to the same object."""
-        earlier = self._changes.pop(change.key, None)
-        if earlier is None:
+        """Adds a change; merges it with an earlier change of the same object."""
+        previous = self._changes.pop(change.key, None)
+        if previous is None:
             self._changes[change.key] = change
-        elif (event := _JOINED.get((earlier.event, change.event), change.event)) is not None:
-            is_gone = event == "deleted" and change.event == "updated"  # a hook has deleted it, not changed
-            last, other = (earlier, change) if is_gone else (change, earlier)
+        elif (event := _MERGED.get((previous.event, change.event), change.event)) is not None:
+            is_gone = event == "deleted" and change.event == "updated"  # its hook deleted the object
+            last, other = (previous, change) if is_gone else (change, previous)
             topics = {place.topic for place in last.places}
-            others = (last.told(place) for place in other.places if place.topic not in topics)
+            others = (last.render(place) for place in other.places if place.topic not in topics)
             places = (*others, *last.places)
-            before, after = earlier.before, last.after
-            if any(place.asks for place in places):  # which only those of one of the two may do
-                before, after = before or earlier.was(), after or last.now()
+            before, after = previous.before, last.after
+            if any(place.needs_subject for place in places):  # perhaps places of only one of the two do
+                before, after = before or previous.read_before(), after or last.read_after()
             self._changes[change.key] = replace(
-                last, event=event, was=earlier.was, before=before, after=after, places=places
+                last, event=event, read_before=previous.read_before, before=before, after=after, places=places
             )
 
     def mark(self) -> Any:
-        """What it holds now."""
+        """Returns the changes so far, for `back_to`."""
         return dict(self._changes)
 
     def back_to(self, mark: Any) -> None:
-        """Forgets what came since."""
+        """Drops the changes since a mark, or all if that is None."""
         self._changes = {} if mark is None else mark
 
     async def hold(self) -> None:
-        """Waits until nobody else who commits changes of the same objects has yet to tell them."""
-        names: dict[Hub, set[str]] = {}
+        """Takes the locks of all changed objects: waits until earlier commits of them have been published."""
+        locks: dict[Hub, set[str]] = {}
         for change in self._changes.values():
             for place in change.places:
-                names.setdefault(place.hub, set()).add(f"{change.pk}@{place.topic}")
-        for hub, wanted in names.items():
-            self._held.append(await hub.locks.acquire(wanted))
+                locks.setdefault(place.hub, set()).add(f"{change.pk}@{place.topic}")
+        for hub, lock_names in locks.items():
+            self._locks.append(await hub.locks.acquire(lock_names))
 
-    def _let_go(self) -> None:
-        while self._held:
-            self._held.pop().release()
+    def _release_locks(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
 
     async def publish(self) -> None:
-        """Tells them all, in the order in which their objects were touched last."""
+        """Publishes all changes, in the order of the last change of each object."""
         try:
             for change in self._changes.values():
                 await change.publish_or_invalidate()
         finally:
-            self._let_go()
+            self._release_locks()
 
     def invalidate_later(self) -> None:
-        """Tells all who would be told of the changes to load again: whether these were committed is not known."""
+        """Sends ``$resync`` to the subscribers of all changes, as the outcome of the commit is unknown."""
         for place in {place.topic: place for change in self._changes.values() for place in change.places}.values():
             invalidate_later(place.hub, place.topic, place.plan.history)
 
     async def prepare(self) -> None:
-        """Nothing can be in its way."""
+        """Has nothing to prepare."""
 
     async def commit(self) -> bool:
-        """They are told after everything is committed."""
+        """Has nothing to commit: the changes are published after the commit of all resources."""
         return False
 
     async def rollback(self) -> None:
-        self._let_go()
+        self._release_locks()
 
 
-_JOINED: Mapping[tuple[str, str], str | None] = {
+_MERGED: Mapping[tuple[str, str], str | None] = {
     ("created", "updated"): "created",
     ("created", "deleted"): None,
     ("deleted", "created"): "updated",
     ("deleted", "updated"): "deleted",
-    ("updated", "created"): "updated",  # by a hook that has found the object there already
+    ("updated", "created"): "updated",  # a perform_create() that found the object and updated it
 }
 
 
 async def watched(handler: "GenericAsyncAPIActionHandler", hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any]]:
-    """What a hook of an action returns, and the changes that were noted and told meanwhile, as where the hook is a unit
-    of work by itself: for `note`, in case the hook notes nothing."""
+    """Awaits a hook such as ``perform_create()``; returns its result and the changes that were published meanwhile.
+
+    The action passes these to `note` as ``known``, so that a change that the hook has published itself is not published
+    twice. It matters if the hook is a unit of work of its own.
+    """
     frame, noted = handler.frame, dict[Any, Any]()
     before, frame.noted = getattr(frame, "noted", None), noted
     try:
@@ -210,24 +218,23 @@ async def note(
     *,
     known: Mapping[Any, Any] | None = None,
 ) -> None:
-    """Notes that an object was created, updated or deleted; ``before``: its values before that. ``known``: changes that
-    were told already, which are not told again.
+    """Publishes that an object was created, updated or deleted: after the commit, or at once without a unit of work.
 
-    It is told once the unit of work under way is committed; where there is none, at once. Raises ``ValueError`` for
-    another event, `LayerUnavailable` where it is told at once.
+    ``before`` holds its values before the change. ``known`` holds changes that are published already and are not
+    published again. Raises ``ValueError`` for another event; without a unit of work, `LayerUnavailable`.
     """
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
-        obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired what the database makes
+        obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired columns that the database computes
     change = _change(handler, event, obj, before)
-    if known and (told := known.get(change.key)) is not None:
-        if (left := change.behind(told)) is None:
+    if known and (published := known.get(change.key)) is not None:
+        if (remainder := change.remainder_after(published)) is None:
             return
-        change = left
+        change = remainder
     if (unit := join_unit()) is None:
-        if (ended := unit_to_wait_for()) is None:
+        if (ending := unit_to_wait_for()) is None:
             await change.publish()
         else:
-            ended.on_commit(change.publish_or_invalidate)
+            ending.on_commit(change.publish_or_invalidate)
         return
     pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):
@@ -237,13 +244,14 @@ async def note(
 
 
 async def note_given(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Any) -> None:
-    """`note`, of what somebody else changed. ``before`` is an object, or values, or None.
+    """As `note`, for a change that the application made itself. ``before`` is an object, its values, or None.
 
-    Raises ``ValueError`` where it is the changed object itself, ``TypeError`` for what is no object of the handler's.
+    Raises ``ValueError`` if ``before`` is the changed object itself, or if the values of the object have expired and
+    its row is gone; ``TypeError`` for an object of another model.
     """
     if before is obj and event != "deleted":
         raise ValueError(
-            f"before= is the very {type(obj).__name__} that was changed, so that it is not as it was; keep its values "
+            f"before=: expected the {type(obj).__name__} as it was, got the changed object itself; keep its values "
             "before the change, as in before = queryset.values_of(obj)"
         )
     queryset = source_of(handler)
@@ -261,7 +269,7 @@ async def note_given(handler: "GenericAsyncAPIActionHandler", event: str, obj: A
 async def _readable(
     handler: "GenericAsyncAPIActionHandler", queryset: Any, event: str, obj: Any, before: Mapping[str, Any] | None
 ) -> Any:
-    """The object with what is shown of it, read again where a commit has expired it."""
+    """Returns the object with all fields that are shown; reads it again if a commit has expired it."""
     output = None if handler.serializer_class is None else output_model(handler.serializer_class)
     shows = () if output is None or event == "deleted" else tuple(output.model_fields)
     try:
@@ -275,68 +283,68 @@ async def _readable(
         f"publish_object({event!r}, ...): the values of this {type(obj).__name__} have expired with its session's "
         f"commit, and there is no such row any more; "
         + (
-            "keep them before it is deleted, as in before = queryset.values_of(obj), and give them as before="
+            "keep them before it is deleted, as in before = queryset.values_of(obj), and pass them as before="
             if event == "deleted"
-            else 'if it was deleted, tell "deleted"'
+            else 'if it was deleted, publish "deleted"'
         )
     )
 
 
-def _check_object(handler: "GenericAsyncAPIActionHandler", what: str, obj: Any) -> None:
+def _check_object(handler: "GenericAsyncAPIActionHandler", label: str, obj: Any) -> None:
     model = getattr(source_of(handler), "model", None)
     if isinstance(model, type) and not isinstance(obj, model):
         raise TypeError(
-            f"publish_object() of {type(handler).__name__}: {what}: expected a {model.__name__}, got {obj!r:.80}"
+            f"publish_object() of {type(handler).__name__}: {label}: expected a {model.__name__}, got {obj!r:.80}"
         )
 
 
 def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
     if event not in EVENTS:
-        raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
+        raise ValueError(f"expected the event {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, got {event!r}")
     plan, source = event_plan(handler), source_of(handler)
     pk = getattr(obj, key_name(source))
-    stored = id(plan_at(handler.mounted).queryset)  # a handler may be mounted with another: other objects
-    words: dict[Any, str] = {}
+    stored = id(plan_at(handler.mounted).queryset)  # a handler mounted with another queryset has other objects
+    encoded: dict[Any, str] = {}
 
-    def told(place: _Place) -> _Place:
-        there = place.shows
-        if any(_shows_otherwise(one, there) for one in place.sharing):
-            return replace(place, data=gone(there, pk, obj))
-        key = there.serializer_class, there.decides_serializer, there.version_field
-        if key not in words:
-            words[key] = gone(there, pk, obj) if event == "deleted" else _shown_at(there, plan, obj, pk)
-        return replace(place, data=words[key])
+    def render(place: _Place) -> _Place:
+        shows = place.shows
+        if any(_shows_differently(mounted, shows) for mounted in place.sharing):
+            return replace(place, data=encode_key(shows, pk, obj))
+        key = shows.serializer_class, shows.decides_serializer, shows.version_field
+        if key not in encoded:
+            encoded[key] = encode_key(shows, pk, obj) if event == "deleted" else _encode_at(shows, plan, obj, pk)
+        return replace(place, data=encoded[key])
 
     places: dict[str, _Place] = {}
     decides = handler.decides_event_routes
     for route in handler.get_event_routes(event, obj) if decides else event_routes(handler, obj):
         if (place := _place(handler, plan, route, obj)) is not None:
-            places[place.topic] = told(place)
+            places[place.topic] = render(place)
 
-    def was() -> Mapping[str, Any] | None:
+    def read_before() -> Mapping[str, Any] | None:
         return json_of(plan, source, obj, before) if before is not None or event == "deleted" else None
 
-    def now() -> Mapping[str, Any] | None:
+    def read_after() -> Mapping[str, Any] | None:
         return None if event == "deleted" else json_of(plan, source, obj)
 
-    values = (was(), now()) if any(place.asks for place in places.values()) else (None, None)
+    values = (read_before(), read_after()) if any(place.needs_subject for place in places.values()) else (None, None)
     key, noted = (type(handler), stored, pk), getattr(handler.frame, "noted", None)
-    return _Change(event, pk, type(obj), was, now, *values, tuple(places.values()), told, key, noted)
+    return _Change(event, pk, type(obj), read_before, read_after, *values, tuple(places.values()), render, key, noted)
 
 
-def _shown_at(there: EventPlan, own: EventPlan, obj: Any, pk: Any) -> str:
-    """The object as a route shows it; its key, where the object of another handler lacks what is shown there."""
+def _encode_at(plan: EventPlan, own: EventPlan, obj: Any, pk: Any) -> str:
+    """Returns the object as a route shows it; its key, if an object of another handler lacks a field shown there."""
     try:
-        return shown(there, obj, pk)
+        return encode_object(plan, obj, pk)
     except Exception as exc:
-        if there.serializer_class is own.serializer_class:
+        if plan.serializer_class is own.serializer_class:
             raise
-        logger.debug("%s is told the key alone, after %r", there.handler_class.__name__, exc)
-        return gone(there, pk, obj)
+        logger.debug("subscribers of %s get only the object's key, after %r", plan.handler_class.__name__, exc)
+        return encode_key(plan, pk, obj)
 
 
 def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, obj: Any) -> _Place | None:
-    """Where a route is told; None where nobody can be subscribed to it."""
+    """Returns the place for a route; None if clients cannot subscribe to it."""
     session, target = session_of(handler), handler.frame.call.target
     if target.canonical != route or target.query:
         target = session.targets.resolve(route)
@@ -346,17 +354,20 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
     if not is_live(mounted.handler_class if consumer is None else type(consumer)):
         return None
     plan = plan_at(mounted) if consumer is None else event_plan(consumer)
-    topic, sharing = session.topic_prefix + (target.canonical or ""), tuple[MountedHandler, ...]()
+    topic = session.topic_prefix + (target.canonical or "")
+    sharing: tuple[MountedHandler, ...] = ()
     if plan.handler_class.decides_topic:
         topic = topic_at(_handler_at(handler, target))
-        sharing = tuple(one for one in _sharing(session, mounted, topic) if _is_of(one, obj))
-    asks = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks  # theirs may ask
+        sharers = _handlers_sharing(session, mounted, topic)
+        sharing = tuple(sharer for sharer in sharers if _may_show(sharer, obj))
+    # A handler that shares the topic may check each recipient.
+    needs_subject = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks
     shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
-    return _Place(plan, shows, hub_of(session), topic, target.canonical or "", asks, sharing)
+    return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 
 
 def _handler_at(handler: "GenericAsyncAPIActionHandler", target: Target) -> Any:
-    """The handler of a route, for the user whose handler has made the change."""
+    """Returns the handler of a route, for the user who made the change."""
     mounted: Any = target.mounted
     frame = new_frame({}, None, target.route, None)
     frame.consumer, frame.call = handler.consumer, Call(target, "", mounted, mounted.no_such_action)
@@ -364,49 +375,51 @@ def _handler_at(handler: "GenericAsyncAPIActionHandler", target: Target) -> Any:
 
 
 def _shows(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventPlan, obj: Any) -> bool:
-    """Whether the handler of a route shows such objects itself; else they are shown as by the one that has made the
-    change."""
+    """Whether the handler of a route has such objects. Otherwise the handler that made the change shows them."""
     if not plan.has_objects:
         return False
     try:
         source = source_of(_handler_at(handler, target)) if plan.queryset is None else plan.queryset
-    except ImproperlyConfigured:  # nobody knows
+    except ImproperlyConfigured:  # unknown: assume that it has
         return True
     model = getattr(source, "model", None)
     return not isinstance(model, type) or isinstance(obj, model)
 
 
-def _sharing(session: "Session", mounted: MountedHandler, topic: str) -> Iterator[MountedHandler]:
-    """Other handlers of objects that may have named a topic."""
+def _handlers_sharing(session: "Session", mounted: MountedHandler, topic: str) -> Iterator[MountedHandler]:
+    """Yields the other handlers whose ``get_topic()`` may return the same topic."""
     if not is_named(topic):
         return
     tables, everywhere = [session.table], is_shared(topic)
     if everywhere and (app := session.runtime.app) is not None:
         views = [leaf.endpoint.view for leaf in app.router.leaves]
         tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
-    for one in (one for table in tables for one in table.mounted):
-        decides = is_live(one.handler_class) and one.handler_class.decides_topic
-        if decides and not one.is_like(mounted) and (everywhere or one.topic_space == mounted.topic_space):
-            yield one
+    for other in (other for table in tables for other in table.mounted):
+        decides = is_live(other.handler_class) and other.handler_class.decides_topic
+        if decides and not other.is_like(mounted) and (everywhere or other.topic_space == mounted.topic_space):
+            yield other
 
 
-def _is_of(one: MountedHandler, obj: Any) -> bool:
-    """Whether a handler may show such objects."""
-    queryset = one.attribute("queryset")
+def _may_show(mounted: MountedHandler, obj: Any) -> bool:
+    """Whether an object may be one of the handler's queryset."""
+    queryset = mounted.attribute("queryset")
     model = getattr(queryset, "model", None)
-    return (
-        isinstance(obj, model) if isinstance(model, type) else queryset is not None or one.attribute("decides_queryset")
-    )
+    if isinstance(model, type):
+        return isinstance(obj, model)
+    return queryset is not None or mounted.attribute("decides_queryset")
 
 
-def _shows_otherwise(one: MountedHandler, there: EventPlan) -> bool:
-    """Whether the subscribers of another handler are not shown what those of this one are of an object."""
-    shape = one.attribute("serializer_class"), one.attribute("decides_serializer")
-    return shape != (there.serializer_class, there.decides_serializer)
+def _shows_differently(mounted: MountedHandler, plan: EventPlan) -> bool:
+    """Whether another handler shows an object by another serializer."""
+    shape = mounted.attribute("serializer_class"), mounted.attribute("decides_serializer")
+    return shape != (plan.serializer_class, plan.decides_serializer)
 
 
 def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]:
-    """The handler's own route and, where a `SimpleRouter` made it, those of the list and of the object."""
+    """Returns the routes where an object's events are published.
+
+    They are the handler's own route and, if a `SimpleRouter` made it, the routes of the list and of the object.
+    """
     target = handler.frame.call.target
     routes: dict[Any, None] = {target.canonical: None}
     match = target.match
@@ -415,7 +428,7 @@ def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]
         return list(routes)
     key = handler.lookup_url_kwarg or handler.lookup_field
     value = getattr(obj, key_name(source_of(handler)) if handler.lookup_field == "pk" else handler.lookup_field)
-    of_list = {name: given for name, given in match.kwargs.items() if name != key}
+    of_list = {name: captured for name, captured in match.kwargs.items() if name != key}
     names = ":".join([*match.namespaces, name])
     for kind, kwargs in (("list", of_list), ("detail", {**of_list, key: value})):
         try:

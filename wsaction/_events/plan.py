@@ -1,7 +1,7 @@
-"""What a handler says of its events, compiled: their types, their history, and whose objects they tell of.
+"""The event settings of a handler, compiled: event types, history, and the objects that the events are about.
 
-An `EventPlan` is made once for a handler's place in the table of routes, an `Access` once for a route. Who publishes,
-notes a change or subscribes reads these, and asks the handler itself only what depends on the frame.
+An `EventPlan` is compiled once for each place of a handler in the route table, an `Access` once for each route. The
+code that publishes or subscribes reads them, and calls the handler only for what depends on the frame.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,51 +39,52 @@ __all__ = (
 
 
 class EventTypes:
-    """Declared events by name; where none is declared, every name and all data is welcome.
+    """The declared events of a handler by name. If none is declared, any name and any data is accepted.
 
-    ``owner`` names them in errors (``"BoardHandler.events"``). Raises `ImproperlyConfigured` for what is no mapping of
-    names to types. ``EventTypes("H.events", {"moved": int}).encode("moved", 7)`` is ``"7"``.
+    ``owner`` names them in errors, as in ``"BoardHandler.events"``. Raises `ImproperlyConfigured` unless ``events``
+    maps names to types. ``EventTypes("H.events", {"moved": int}).encode("moved", 7)`` is ``"7"``.
     """
 
     def __init__(self, owner: str, events: Any) -> None:
         if not isinstance(events, Mapping):
             raise ImproperlyConfigured(
-                f"{owner} is a mapping of names to types, as in {{'moved': Move}}, not {events!r}"
+                f"{owner}: expected a mapping of names to types, as in {{'moved': Move}}, got {events!r}"
             )
-        self.owner, self.types = owner, dict(events)
-        self._ways: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {}
+        self.owner = owner
+        self.types = dict(events)
+        self._codecs: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {}
         for name, kind in self.types.items():
             _check_name(owner, name, ImproperlyConfigured)
-            what = f"the event {name!r}"
+            label = f"the event {name!r}"
             validator = partial(python_validator, title=f"{owner}[{name!r}]")
-            self._ways[name] = built(owner, what, validator, kind), built(owner, what, json_encoder, kind)
+            self._codecs[name] = built(owner, label, validator, kind), built(owner, label, json_encoder, kind)
 
     def encode(self, event: str, data: Any) -> str:
-        """The data of an event as JSON, validated by what was declared for it.
+        """Validates the data of an event by its declared type, and returns it as JSON.
 
-        Raises ``ValueError`` for an event that is not declared, ``pydantic.ValidationError`` for data that is not what
-        was, ``TypeError`` for what cannot be written.
+        Raises ``ValueError`` if the event is not declared, ``pydantic.ValidationError`` if the data does not fit its
+        type, and ``TypeError`` if the data cannot be written as JSON.
         """
-        if (ways := self._ways.get(event)) is not None:
-            validate, write = ways
-            return write(validate(data))
+        if (codec := self._codecs.get(event)) is not None:
+            validate, encode = codec
+            return encode(validate(data))
         _check_name(self.owner, event, ValueError)
-        if self._ways:
-            hint = did_you_mean(event, self._ways, "there are")
+        if self._codecs:
+            hint = did_you_mean(event, self._codecs, "there are")
             raise ValueError(f"{self.owner} declares no event {event!r}; {hint}")
-        return _write_anything()(data)
+        return _encode_any()(data)
 
 
 def _check_name(owner: str, name: Any, error: type[Exception]) -> None:
     if not isinstance(name, str) or not name or name.startswith("$"):
         raise error(
-            f"{owner}: an event's name is a string that is not empty and does not begin with '$' (the protocol's own), "
-            f"not {name!r}"
+            f"{owner}: an event's name is a string that is not empty and does not begin with '$', which is reserved "
+            f"for the protocol; got {name!r}"
         )
 
 
 @lru_cache(1)
-def _write_anything() -> Callable[[Any], str]:
+def _encode_any() -> Callable[[Any], str]:
     return json_encoder(Any)
 
 
@@ -93,105 +94,109 @@ def _history(size: Any, ttl: Any, always: bool) -> History:
 
 
 def history(owner: Any) -> History | None:
-    """The history that a handler keeps by its ``history_size``, ``history_ttl`` and ``history_always``; None where size
-    or ttl is 0.
+    """Returns the history that a handler declares by ``history_size``, ``history_ttl`` and ``history_always``.
 
-    Raises `ImproperlyConfigured` for what cannot be kept.
+    None if the size or the TTL is 0. Raises `ImproperlyConfigured` for invalid values.
     """
     size, ttl = getattr(owner, "history_size", 0), getattr(owner, "history_ttl", 0)
     return _history(size, ttl, bool(getattr(owner, "history_always", False))) if size != 0 and ttl != 0 else None
 
 
 def is_live(cls: type) -> bool:
-    """Whether the routes of a handler class can be subscribed to."""
+    """Whether clients can subscribe to the routes of a handler class."""
     return hasattr(cls, "_event_types")
 
 
 # ------------------------------------------------------------------------------------------------- of a handler
 class EventPlan:
-    """What is known of a handler's events before there is a frame.
+    """The event settings of a handler at its place in the route table.
 
-    ``own`` is what a handler has set on itself, and counts before what its class says.
+    ``own`` holds the attributes that the handler has set on itself; they override those of its class.
     """
 
     def __init__(self, mounted: MountedHandler, own: Mapping[str, Any] | None = None) -> None:
         cls = mounted.handler_class
-        values = {name: (own or {}).get(name, mounted.attribute(name)) for name in _READ}
-        said = SimpleNamespace(**{name: value for name, value in values.items() if value is not None})
-        self.mounted, self.handler_class, self.said = mounted, cls, values
-        self.is_live = is_live(cls)
-        if self.is_live and values["events"] is cls.events:
-            self.types: EventTypes = cls._event_types
-        else:  # mounted with others; any, where it has no `SubscribeMixin`
-            self.types = EventTypes(f"{cls.__name__}.events", values["events"] if self.is_live else {})
-        self.history = history(said)
-        self.queryset, self.version_field = values["queryset"], values["version_field"]
+        values = {name: (own or {}).get(name, mounted.attribute(name)) for name in _PLANNED}
+        declared = SimpleNamespace(**{name: value for name, value in values.items() if value is not None})
+        self.mounted = mounted
+        self.handler_class = cls
+        self.values = values
+        if not is_live(cls):  # no `SubscribeMixin`: any event may be published
+            self.types = EventTypes(f"{cls.__name__}.events", {})
+        elif values["events"] is cls.events:
+            self.types = cls._event_types
+        else:  # mounted with other events
+            self.types = EventTypes(f"{cls.__name__}.events", values["events"])
+        self.history = history(declared)
+        self.queryset = values["queryset"]
+        self.version_field = values["version_field"]
         self.serializer_class = values["serializer_class"]
         self.decides_serializer = bool(values["decides_serializer"])
         self.has_objects = self.queryset is not None or bool(getattr(cls, "decides_queryset", False))
-        self.lookup = lookup_name(said)  # what captures the key of one object
-        # Whether `retrieve` may not find an object that there is: for a user, or for anybody.
+        self.lookup = lookup_name(declared)  # the capture that holds the key of one object
+        # Whether `retrieve` may hide an object that exists, from some users or from all.
         self.is_scoped = self.has_objects and (
             (isinstance(self.queryset, NarrowingQuerySet) and self.queryset.is_narrowed)
             or getattr(cls, "scopes_queryset", True)
-            or _has_own_backends(said.filter_backends)
+            or _has_own_backends(declared.filter_backends)
         )
 
 
 _OF_EVENTS = ("events", "history_always", "history_size", "history_ttl", "serializer_class", "version_field")
 _OF_OBJECTS = ("decides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
-_READ = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
+_PLANNED = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
 
 
 def plan_at(mounted: MountedHandler) -> EventPlan:
-    """The plan of a handler's place, compiled at first use."""
+    """Returns the plan of a mounted handler, compiled at first use."""
     if mounted.event_plan is None:
         mounted.event_plan = EventPlan(mounted)
     return mounted.event_plan
 
 
 def event_plan(handler: "AsyncAPIActionHandler") -> EventPlan:
-    """The plan of a handler's place; of a handler that has set any of it on itself, its own."""
+    """Returns the plan of a handler. One that has set event attributes on itself gets a plan of its own."""
     plan, own = plan_at(handler.mounted), vars(handler)
-    if not _READ.isdisjoint(own) and any(own[name] is not plan.said[name] for name in _READ & own.keys()):
+    if not _PLANNED.isdisjoint(own) and any(own[name] is not plan.values[name] for name in _PLANNED & own.keys()):
         return EventPlan(handler.mounted, own)
     return plan
 
 
 def _has_own_backends(backends: Any) -> bool:
-    """Whether a filter backend may leave rows out without being asked to by the route's query."""
-    kinds = (one if isinstance(one, type) else type(one) for one in backends)
+    """Whether a filter backend may leave rows out even if the route has no query."""
+    kinds = (each if isinstance(each, type) else type(each) for each in backends)
     return any(getattr(kind, "filter_queryset", None) not in _BY_QUERY for kind in kinds)
 
 
-_BY_QUERY = [one.filter_queryset for one in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
+_BY_QUERY = [each.filter_queryset for each in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
 
 
 # ------------------------------------------------------------------------------------------------- of a route
 class Access:
-    """Who may see the objects of a route: what shows them there, and whether that is asked for each recipient."""
+    """How the objects of a route are protected: the actions that show them, and whether to check each recipient."""
 
     def __init__(self, target: Target, plan: EventPlan, names_object: bool) -> None:
         mounted = plan.mounted
-        self.plan, self.names_object = plan, names_object  # whether the route is that of one object
-        known = [name for name in ("list", "retrieve") if plan_named(mounted, name) is not None]
-        # The action that shows what the route has; None: neither does.
-        self.shown_by = known[-1 if names_object else 0] if known else None
+        self.plan = plan
+        self.names_object = names_object  # whether the route is that of one object
+        actions = [name for name in ("list", "retrieve") if plan_named(mounted, name) is not None]
+        # The action that returns the route's objects; None if the route has neither.
+        self.shown_by = actions[-1 if names_object else 0] if actions else None
         showing = _showing(mounted, self.shown_by) if plan.has_objects else []
-        # What decides by ``self.action`` decides of the route's events as it does there.
-        self.shows = tuple(Call(target, name, mounted, one) for name, one in showing if name != "subscribe")
-        self.asks_permissions = any(asks_of_objects(plan.handler_class, one) for _, one in showing)
+        # Permissions that look at ``self.action`` are asked about events as about these actions.
+        self.shows = tuple(Call(target, name, mounted, each) for name, each in showing if name != "subscribe")
+        self.asks_permissions = any(asks_of_objects(plan.handler_class, each) for _, each in showing)
         self.asks = self.asks_permissions or plan.is_scoped
 
 
 def access_of(handler: "AsyncAPIActionHandler") -> Access:
-    """That of the route which a handler answers."""
+    """Returns the access of the route that a handler answers."""
     plan = event_plan(handler)
     return access_at(handler.frame.call.target, plan, plan.lookup in handler.frame.kwargs)
 
 
 def access_at(target: Target, plan: EventPlan, names_object: bool) -> Access:
-    """That of a route, compiled at first use."""
+    """Returns the access of a route, compiled at first use."""
     access = target.access
     if access is None or access.plan is not plan or access.names_object is not names_object:
         access = target.access = Access(target, plan, names_object)
@@ -199,22 +204,24 @@ def access_at(target: Target, plan: EventPlan, names_object: bool) -> Access:
 
 
 def plan_named(mounted: MountedHandler, name: str) -> Plan | None:
-    """The plan of an action by its declared name, where the route has it."""
+    """Returns the plan of an action by its declared name; None if the route does not have the action."""
     return next((plan for plan in mounted.plans.values() if plan.name == name), None)
 
 
 def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
-    """The plans that an object is shown by, with their names: those of the route, or else of the handler's others.
-    Where ``list`` is the handler's own, and may show less than events do, ``retrieve`` has a say too."""
+    """Returns the actions that show an object, by name: those of the route, or else of the handler's other routes.
+
+    If the handler overrides ``list``, which may then show less than events do, ``retrieve`` is asked too.
+    """
     if name is None:
         declared = {action.name for action in mounted.handler_class.available_actions.values()}
-        name = next((one for one in ("retrieve", "list") if one in declared), None)
+        name = next((each for each in ("retrieve", "list") if each in declared), None)
         if name is None:
             return [("subscribe", plan_named(mounted, "subscribe") or mounted.no_such_action)]
     names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "decides_list", False) else [name]
-    return [(one, plan_named(mounted, one) or mounted.plan_beside(one)) for one in names]
+    return [(each, plan_named(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
 
 
 def asks_of_objects(cls: Any, plan: Plan) -> bool:
-    """Whether an action of a handler class asks its permissions of each object."""
+    """Whether the permissions of an action are asked for each object."""
     return plan.permissions is None or plan.permissions.on_object is not None or cls.decides_object_permissions

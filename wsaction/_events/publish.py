@@ -1,7 +1,7 @@
-"""Publishing: an event on its way to the hub, from a handler or, by an app's own router, from anywhere else.
+"""Publishing: takes an event to the hub, from a handler or, through the app's router, from anywhere else.
 
-Within a unit of work that has begun it waits for the commit: nobody is told of what is not kept. Else it is told at
-once. Where nobody knows whether the unit was committed, the subscribers are told to load again.
+Within an open unit of work an event waits for the commit, so that nobody learns of a change that is rolled back.
+Otherwise it is published at once. If the outcome of the commit is unknown, the subscribers get ``$resync``.
 """
 
 import asyncio
@@ -44,53 +44,53 @@ logger = logging.getLogger("wsaction")
 
 
 def session_of(handler: "AsyncAPIActionHandler") -> "Session":
-    """What the frames of a handler's connection go through. Raises ``RuntimeError`` for a handler without one."""
+    """Returns the session of a handler's connection. Raises ``RuntimeError`` if the handler has no connection."""
     try:
         session: Session = handler.scope[SESSION_KEY]
     except (AttributeError, KeyError):
         raise RuntimeError(
-            f"this {type(handler).__name__} serves no connection, or not any more; "
-            "publish from elsewhere with app.publish(route, ...)"
+            f"this {type(handler).__name__} serves no connection, or its connection has ended; "
+            "to publish from elsewhere, use app.publish(route, ...)"
         ) from None
     return session
 
 
 def own_route(handler: "AsyncAPIActionHandler") -> str:
-    """The canonical route that a handler answers: the topic's, and that of event frames.
+    """Returns the canonical route that a handler answers, which its topic and its event frames have too.
 
-    Raises `RouteNotFound` for one that only its beginning matches, which is no topic.
+    Raises `RouteNotFound` if only the beginning of the route matches a pattern: such a route has no topic.
     """
     if handler.is_consumer:
         return ""
     target = handler.frame.call.target
     if not target.is_topic:
         raise RouteNotFound
-    return target.canonical or ""  # a topic has one
+    return target.canonical or ""  # a topic always has a canonical route
 
 
 def own_topic(handler: "AsyncAPIActionHandler") -> str:
-    """The topic of a handler's connection path and route."""
+    """Returns the topic of a handler's connection path and route, which is the default of ``get_topic()``."""
     return route_topic(handler.scope, own_route(handler))
 
 
 def topic_at(handler: "AsyncAPIActionHandler") -> str:
-    """The topic of a handler and its route, as its ``get_topic()`` says. Raises ``TypeError`` for what is no string."""
+    """Returns the topic of a handler by its ``get_topic()``. Raises ``TypeError`` if that returns no string."""
     if handler.decides_topic:
         return topic_as(handler, handler.get_topic())
     return session_of(handler).topic_prefix + own_route(handler)
 
 
 def hub_of(session: "Session | DetachedSession") -> Hub:
-    """The hub of the event loop that a connection is served on, made at first use."""
+    """Returns the hub of the event loop that serves a session, created at first use."""
     return session.here.hub or session.runtime.hub
 
 
 async def publish_from(
     handler: "AsyncAPIActionHandler", event: str, data: Any, exclude: Subscriber | None = None, topic: str | None = None
 ) -> None:
-    """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`.
+    """Publishes an event to the topic of a handler. See `wsaction.handlers.AsyncAPIActionHandler.publish`.
 
-    Within a unit of work it is published after the commit, else at once.
+    Within a unit of work the event is published after the commit, otherwise at once.
     """
     hub, route, plan = hub_of(session_of(handler)), own_route(handler), event_plan(handler)
     topic = topic_at(handler) if topic is None else topic_as(handler, topic)
@@ -102,7 +102,7 @@ async def publish_from(
 
 
 async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> None:
-    """Sends an event to the connection of a handler alone."""
+    """Sends an event to the handler's own connection only."""
     text = encode_event(event, own_route(handler), event_plan(handler).types.encode(event, data))
     handler.consumer.connection.put(text)
 
@@ -110,9 +110,9 @@ async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> No
 def publish_after(
     unit: UnitOfWork, hub: Hub, topic: str, text: str, history: History | None, exclude: Subscriber | None = None
 ) -> None:
-    """Has the hub publish an event once a unit of work is committed.
+    """Publishes an event after the commit of a unit of work.
 
-    Nothing is raised then: it is logged, and all who are subscribed are told to load again as soon as that can be done.
+    A failure is then logged and not raised, and the subscribers get ``$resync`` as soon as they can be reached.
     """
     unit.on_commit(
         partial(_publish_or_invalidate, hub, topic, text, history, exclude),
@@ -126,51 +126,52 @@ async def _publish_or_invalidate(
     try:
         await hub.publish(topic, text, history, exclude=exclude)
     except LayerUnavailable as exc:
-        logger.error("an event of %r was not told; its subscribers will be told to load again: %r", topic, exc)
+        logger.error("an event of topic %r could not be published; its subscribers will get $resync: %r", topic, exc)
         hub.invalidate_later(topic, history)
 
 
 def invalidate_later(hub: Hub, topic: str, history: History | None) -> None:
-    """Tells the subscribers of a topic to load again, where nobody knows whether a change of it was committed.
+    """Sends ``$resync`` to the subscribers of a topic if it is unknown whether a change was committed.
 
-    They are told now, and once more when a commit that was still on its way to the database has surely arrived.
+    They get it now and again after ``COMMIT_ARRIVES`` seconds: the commit may still be on its way to the database.
     """
     hub.invalidate_later(topic, history)
     asyncio.get_running_loop().call_later(COMMIT_ARRIVES, _invalidate_once_more, hub, topic, history)
 
 
 def _invalidate_once_more(hub: Hub, topic: str, history: History | None) -> None:
-    if not hub.is_closed:  # else there is nobody left to tell
+    if not hub.is_closed:  # a closed hub has no subscribers
         hub.invalidate_later(topic, history)
 
 
 # ---------------------------------------------------------------------------------------------- from anywhere else
 class DetachedSession:
-    """What stands for the `_dispatch.session.Session` of somebody who has no connection: one of ``path``."""
+    """Stands in for a `_dispatch.session.Session` when code publishes without a connection, for those of ``path``."""
 
     __slots__ = ("connection", "runtime", "table", "targets", "topic_prefix")
 
     def __init__(self, table: RouteTable, runtime: "Runtime", match: ResolverMatch, path: str) -> None:
-        self.table, self.runtime, self.connection = table, runtime, None
+        self.table = table
+        self.runtime = runtime
+        self.connection = None
         self.targets = Targets(table, match.args, match.kwargs, 1)
         self.topic_prefix = topic_of(path, "")
 
     @property
     def here(self) -> "LoopState":
-        """What belongs to the running event loop."""
+        """The state of the running event loop."""
         return self.runtime.here
 
 
 def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None, root: str = "") -> Any:
-    """The handler of a route, for nobody's user, on the connections of ``path``.
+    """Returns a handler for a route on the connections of ``path``, without a user.
 
-    Raises ``ValueError`` where there is no such path or route, or no one path that is meant.
+    Raises ``ValueError`` if there is no such path or route, or if ``path`` is None and the app has several paths.
     """
-    match = _connection(router, path)
+    match = _resolve_path(router, path)
     view: Any = match.func
-    root = root.strip("/") + "/" if root.strip("/") else ""
-    where = root + match.canonical
-    session = DetachedSession(view.table, runtime, match, where)
+    full_path = f"{root.strip('/')}/{match.canonical}".removeprefix("/")
+    session = DetachedSession(view.table, runtime, match, full_path)
     target = session.targets.resolve(route)
     if not target.is_topic or target.mounted is None:
         raise ValueError(f"{view.table.nearest(route)} ({view.handler_class.__name__} at {match.canonical!r})")
@@ -178,12 +179,15 @@ def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None,
     frame.call = Call(target, "", target.mounted, target.mounted.no_such_action)
     handler = target.mounted.instance()
     frame.consumer = handler
-    handler.consumer, handler.mounted, handler.connection, handler.frame = handler, target.mounted, None, frame
-    handler.scope = {"type": "websocket", "path": f"/{where}", PATH_KEY: where, SESSION_KEY: session}
+    handler.consumer = handler
+    handler.mounted = target.mounted
+    handler.connection = None
+    handler.frame = frame
+    handler.scope = {"type": "websocket", "path": f"/{full_path}", PATH_KEY: full_path, SESSION_KEY: session}
     return handler
 
 
-def _connection(router: Router, path: str | None) -> ResolverMatch:
+def _resolve_path(router: Router, path: str | None) -> ResolverMatch:
     if path is None:
         path = _only_path(router)
     try:
@@ -192,18 +196,20 @@ def _connection(router: Router, path: str | None) -> ResolverMatch:
         raise ValueError(f"path={path!r} leads to no connection: {exc}") from None
     if not hasattr(match.func, "table"):
         raise ValueError(
-            f"path={path!r} leads to {match.func!r}, which is no consumer's as_asgi(): its routes are not known here"
+            f"path={path!r}: expected the path of a consumer, as in path('ws/', Consumer.as_asgi()), got that of "
+            f"{match.func!r}"
         )
     return match
 
 
 def _only_path(router: Router) -> str:
-    """The path of the only consumer whose path captures nothing."""
+    """Returns the path of the only consumer whose path has no captures."""
     leaves = [leaf for leaf in router.leaves if hasattr(leaf.endpoint.view, "table")]
-    paths = [leaf.route for leaf in leaves if not any(one.is_regex or one.converters for one in leaf.patterns)]
+    paths = [leaf.route for leaf in leaves if not any(part.is_regex or part.converters for part in leaf.patterns)]
     if len(paths) != 1:
         known = ", ".join(repr(leaf.route) for leaf in leaves) or "none"
         raise ValueError(
-            f"path= says which connections are meant, unless just one path has no captures; the app has {known}"
+            f"path= says which connections are meant; it may be left out only if exactly one path has no captures; "
+            f"the app has {known}"
         )
     return paths[0]

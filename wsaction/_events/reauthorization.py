@@ -1,4 +1,4 @@
-"""Reauthorization: what a subscription, a stream or a connection was allowed, asked again while it lasts."""
+"""Reauthorization: checks the permissions of a subscription, a stream or a connection again while it lasts."""
 
 import asyncio
 import logging
@@ -21,59 +21,63 @@ if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("Begun", "Connecting", "Grant", "Right", "Stream", "may_connect", "release", "withdraw")
+__all__ = ("Connecting", "Grant", "Right", "Stream", "SubscriptionState", "may_connect", "release", "withdraw")
 
 logger = logging.getLogger("wsaction")
 
 
 class Right:
-    """What lets a call go on: its permissions, to be asked again while it lasts, for the user of then."""
+    """The right to continue a call: checks its permissions again, for the connection's current user."""
 
     __slots__ = ("_body", "_call", "_session")
 
     def __init__(self, session: "Session", call: Any, body: dict[str, Any]) -> None:
-        self._session, self._call, self._body = session, call, body
+        self._session = session
+        self._call = call
+        self._body = body
 
     @property
-    def what(self) -> str:
-        """What the log calls it."""
+    def label(self) -> str:
+        """Its name in the log."""
         return f"a stream of {self._call.target.route!r}"
 
     async def still_holds(self) -> bool:
-        """Whether it holds, within ``action_timeout``. Where that cannot be found out, it does not."""
+        """As `holds`, but False if the check fails or takes longer than ``action_timeout`` seconds."""
         try:
             async with asyncio.timeout(self._session.connection.limits.action_timeout):
                 return await self.holds()
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            logger.exception("the permissions of %s could not be asked", self.what)
+            logger.exception("the permissions of %s could not be checked", self.label)
             return False
 
     async def holds(self) -> bool:
-        """Whether it would be allowed now. Raises what is no answer."""
+        """Whether the call would be allowed now. Raises errors that are no refusal."""
         try:
-            async with self.handler() as handler:
-                return await self._allows(handler)
+            return await self._check()
         except APIError as exc:
             if exc.status >= 500:
                 raise
             return False
 
+    async def _check(self) -> bool:
+        async with self.handler() as handler:
+            return await self._allows(handler)
+
     async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
-        """May raise instead of False."""
+        """Whether the permissions allow the call. May raise an `APIError` instead of returning False."""
         await self._session.allow(handler.frame)
         return True
 
     @asynccontextmanager
     async def handler(self, call: Any = None) -> AsyncIterator[Any]:
-        """The handler as it was when it was called, or as of another call, for the user of now, with a unit of work of
-        its own."""
+        """Provides a handler for the call, or for another one, with the current user and a unit of work of its own."""
         call = call or self._call
         frame = new_frame(self._body, call.name, call.target.route, None)
         frame.consumer, frame.call = self._session.consumer, call
         before = current_frame.set(frame)
-        frame.task = asyncio.current_task()  # whose its unit of work is
+        frame.task = asyncio.current_task()  # the owner of its unit of work
         try:
             yield call.mounted.handler(frame, self._session.scope)
             await complete(frame)
@@ -85,7 +89,7 @@ class Right:
 
 
 class Connecting(Right):
-    """What lets a connection be there at all, and hear the broadcasts of its group."""
+    """The right to be connected, and to receive the broadcasts of the connection's group."""
 
     __slots__ = ()
 
@@ -93,23 +97,18 @@ class Connecting(Right):
         super().__init__(session, None, {})
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         return "a connection"
 
-    async def holds(self) -> bool:
-        try:
-            await may_connect(self._session)
-        except APIError as exc:
-            if exc.status >= 500:
-                raise
-            return False
+    async def _check(self) -> bool:
+        await may_connect(self._session)
         return True
 
 
 async def may_connect(session: "Session") -> None:
-    """Raises `PermissionDenied` where a permission of its consumer refuses a connection."""
+    """Asks the consumer's permissions for a connection. Raises `PermissionDenied` if one refuses it."""
     consumer = session.consumer
-    permissions = consumer.mounted.no_such_action.permissions  # compiled before, unless the consumer decides them
+    permissions = consumer.mounted.no_such_action.permissions  # None if the consumer overrides the hooks
     if permissions is None:
         permissions = compile_permissions(
             consumer.get_permissions(), owner=f"{type(consumer).__name__}.get_permissions()"
@@ -119,39 +118,40 @@ async def may_connect(session: "Session") -> None:
 
 
 class Stream(Right):
-    """A stream's that runs: it sends no item while its permissions are asked, and none once they are lost.
+    """The right of a running stream. It sends no item while its permissions are checked, and none after a refusal.
 
-    Where it has asked for the object that it names, by ``get_object()``, that is asked for again too.
+    If the stream has called ``get_object()``, access to that object is checked again too.
     """
 
-    __slots__ = ("_asking", "_free", "always", "frame")
+    __slots__ = ("_asking", "_is_free", "always", "frame")
 
     def __init__(self, session: "Session", frame: Frame, *, always: bool) -> None:
         super().__init__(session, frame.call, frame.body)
-        self.frame, self.always = frame, always
+        self.frame = frame
+        self.always = always
         self._asking = 0
-        self._free = asyncio.Event()  # set: nobody asks
+        self._is_free = asyncio.Event()  # set while no check runs
 
     @property
     def waits(self) -> bool:
-        """Whether the next item has to be allowed first."""
+        """Whether the next item has to wait for `allow`."""
         return self.always or self._asking > 0
 
     def hold(self) -> Callable[[], None]:
-        """Sends nothing until what this returns is called."""
+        """Pauses the stream until the returned function is called."""
         self._asking += 1
-        self._free.clear()
-        return self._go_on
+        self._is_free.clear()
+        return self._resume
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._asking -= 1
         if not self._asking:
-            self._free.set()
+            self._is_free.set()
 
     async def allow(self) -> None:
-        """Waits until the next item may be sent. Raises `PermissionDenied`."""
+        """Waits until the next item may be sent. Raises `PermissionDenied` if the permissions refuse it."""
         if self._asking:
-            await self._free.wait()
+            await self._is_free.wait()
         elif not await self.still_holds():
             raise PermissionDenied
 
@@ -163,79 +163,82 @@ class Stream(Right):
         return True
 
 
-class Begun:
-    """Whose a subscription is: it ends where all frames that asked for it have failed."""
+class SubscriptionState:
+    """The state that the frames of one subscription share. The subscription ends if all of them fail."""
 
-    __slots__ = ("go_on", "is_kept", "waiting")
+    __slots__ = ("is_confirmed", "resume", "waiting")
 
     def __init__(self) -> None:
-        self.is_kept = False  # whether one of them has succeeded
-        self.waiting = 0  # how many of them are under way
-        self.go_on: Callable[[], None] | None = None  # of one that has failed: for the next one that succeeds
+        self.is_confirmed = False  # whether a frame has succeeded
+        self.waiting = 0  # the number of frames that have not ended yet
+        self.resume: Callable[[], None] | None = None  # left by a frame that failed, for the next that succeeds
 
 
 class Grant(Right):
-    """One subscription's. It keeps the call, and not the frame that the client sent."""
+    """The right of one subscription. It keeps the call, but not the frame that the client sent."""
 
-    __slots__ = ("_place", "_present", "_topic", "begun", "route", "shows")
+    __slots__ = ("_counted", "_place", "_topic", "route", "shows", "state")
 
     def __init__(
         self, session: "Session", handler: "AsyncAPIActionHandler", topic: str, route: str, shows: tuple[Any, ...] = ()
     ) -> None:
         super().__init__(session, handler.frame.call, {})
-        self.shows = shows  # the calls that show what its events tell of
-        self._topic, self.route = topic, route
-        self.begun = Begun()  # shared with the grants of the same subscription before
-        self._place: Place | None = None  # where its user is to be counted
-        self._present: tuple[Roster, Place, str] | None = None  # where it is counted, and for whom
+        self.shows = shows  # the calls that show the objects of its events
+        self._topic = topic
+        self.route = route
+        self.state = SubscriptionState()  # the previous grant's, if its subscription goes on
+        self._place: Place | None = None  # where to count the user as present; None: nowhere
+        self._counted: tuple[Roster, Place, str] | None = None  # where the user is counted, and as whom
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         return f"a subscription to {self.route!r}"
 
-    def appear(self, place: Place, earlier: "Grant | None") -> None:
-        """Counts its user as present, unless the grant that it takes the place of has done so."""
+    def appear(self, place: Place, previous: "Grant | None") -> None:
+        """Counts the user as present. If the previous grant has counted them, takes that over."""
         self._place = place
-        if earlier is not None and earlier._present is not None:
-            self._present, earlier._present = earlier._present, None
+        if previous is not None and previous._counted is not None:
+            self._counted, previous._counted = previous._counted, None
             return
         self.count()
 
     def count(self) -> None:
-        """Counts its user as present where that is wanted, once for each topic; who was nobody may be somebody by now,
-        and is counted as that."""
+        """Counts the user as present, once for each topic of the connection; does nothing before `appear`.
+
+        If the connection's user has changed, by ``$auth``, counts the new user in place of the old one.
+        """
         if (place := self._place) is None:
             return
         user = self._session.runtime.here.users.key(self._session) or self._session.name
-        if (present := self._present) is not None and present[2] != user:
-            roster, place, before = present
-            self._present = roster, place, user
+        if (counted := self._counted) is not None and counted[2] != user:
+            roster, place, earlier_user = counted
+            self._counted = roster, place, user
             roster.change(place, user, 1)
-            roster.change(place, before, -1)
-        if present is not None or any(one._present is not None for one in self._siblings()):
+            roster.change(place, earlier_user, -1)
+        if counted is not None or any(grant._counted is not None for grant in self._siblings()):
             return
         known: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
         if known is not None:
-            self._present = known, place, user
+            self._counted = known, place, user
             known.change(place, user, 1)
 
     def end(self) -> None:
-        """The subscription is no more."""
+        """Stops counting the user; if the connection has another subscription of the topic, that takes over."""
         self._place = None
-        if self._present is not None:
-            present, self._present = self._present, None
-            if (heir := next((one for one in self._siblings() if one._place is not None), None)) is not None:
-                heir._present = present
+        if self._counted is not None:
+            counted, self._counted = self._counted, None
+            if (heir := next((grant for grant in self._siblings() if grant._place is not None), None)) is not None:
+                heir._counted = counted
             else:
-                roster, place, user = present
+                roster, place, user = counted
                 roster.change(place, user, -1)
 
     def _siblings(self) -> "Iterator[Grant]":
-        """The connection's other subscriptions of this topic, under other routes."""
-        return (one for one in self._session.grants.values() if one._topic == self._topic and one is not self)
+        """The connection's other grants for this topic, under other routes."""
+        return (grant for grant in self._session.grants.values() if grant._topic == self._topic and grant is not self)
 
     async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
-        """And of the same topic: ``get_topic()`` may depend on what ``$auth`` says."""
+        """Checks the topic too: ``get_topic()`` may depend on the user, whom ``$auth`` may have changed."""
         await super()._allows(handler)
         if topic_at(handler) != self._topic:
             return False
@@ -244,10 +247,11 @@ class Grant(Right):
         return True
 
     async def check_shown(self, frame: Frame) -> None:
-        """Raises `PermissionDenied` where what its events tell of is not shown to who asks for it: a permission that
-        goes by the action may know of no ``subscribe``. A handler that decides for each frame is asked at each event.
+        """Raises `PermissionDenied` unless the user may call the actions that show the objects of the events.
 
-        It is asked in the frame's unit of work: a database may have one connection for all.
+        A permission that looks at the action's name may not know ``subscribe``. A handler that overrides the
+        permission hooks is not asked here but at each event. The check runs in the frame's unit of work, as the
+        database may have only one connection for all.
         """
         for call in self.shows:
             if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.asked):
@@ -265,7 +269,7 @@ class Grant(Right):
 
 
 def release(session: "Session", topic: str, route: str) -> None:
-    """Ends the subscription of a connection to a topic under a route, if there is one."""
+    """Ends a connection's subscription to a topic under a route, if there is one."""
     session.runtime.here.leave(session.connection, topic, route)
     session.connection.unsubscribed(route)
     if (grant := session.grants.pop((topic, route), None)) is not None:
@@ -273,6 +277,6 @@ def release(session: "Session", topic: str, route: str) -> None:
 
 
 def withdraw(session: "Session", topic: str, route: str) -> None:
-    """Ends a subscription whose right is lost, and tells its client."""
+    """Ends a subscription whose permissions were lost, and sends ``$unsubscribed`` to the client."""
     release(session, topic, route)
     session.connection.put(encode_event("$unsubscribed", route, '{"reason":"permission_denied"}'))

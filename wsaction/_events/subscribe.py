@@ -1,7 +1,7 @@
-"""Subscribing: a handler's connection joins its topic, and what is told of that.
+"""Subscribing: a handler's connection joins the topic of its route.
 
-`subscribe` is the action of `wsaction.subscriptions.SubscribeMixin`. `granted` asks whether it is allowed, `Hub.join`
-begins it, and a `_Reply` is sent before its events.
+`subscribe` runs the action of `wsaction.subscriptions.SubscribeMixin`. `authorize` checks that it is allowed,
+`Hub.join` starts the subscription, and `_Reply` sends the reply before the first event.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,72 +26,77 @@ if TYPE_CHECKING:
     from wsaction.subscriptions import SubscribeMixin
 
     class SubscribingHandler(SubscribeMixin, AsyncAPIActionHandler):
-        """What the mixin makes of a handler or a consumer."""
+        """A handler or consumer with the mixin."""
 
 
-__all__ = ("COMINGS", "granted", "subscribe", "topic_to_join")
+__all__ = ("COMINGS", "authorize", "subscribable_topic", "subscribe")
 
-COMINGS = Rate(20, 10.0)  # how often one connection may come to a topic with presence: 20 times, and 2 more each second
-MAX_COMINGS = 1_024  # topics of a connection that this is known of
+COMINGS = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
+MAX_RATED_TOPICS = 1_024  # topics per connection whose rate is kept
 
 
 async def subscribe(handler: "SubscribingHandler", since: Position | None, snapshot: bool) -> dict[str, Any]:
-    """Subscribes the connection of a handler to its route; see `wsaction.subscriptions.SubscribeMixin.subscribe`."""
-    session, frame, key = session_of(handler), handler.frame, (topic_to_join(handler), own_route(handler))
+    """Subscribes a handler's connection to its route. See `wsaction.subscriptions.SubscribeMixin.subscribe`."""
+    session = session_of(handler)
+    key = subscribable_topic(handler), own_route(handler)
     hub, connection, access = hub_of(session), session.connection, access_of(handler)
-    asked = _snapshot(handler, session) if snapshot else None
+    take_snapshot = _snapshot(handler, session) if snapshot else None
     has_key = access.names_object and access.plan.has_objects
     if has_key and (not handler.decides_topic or key[0] == own_topic(handler)):
         check_key(handler, access.plan.lookup)
-    grant, access = await granted(handler, access, *key)
-    earlier = session.grants.get(key)
-    if earlier is None:
-        _check_bound(session)
+    grant, access = await authorize(handler, access, *key)
+    previous = session.grants.get(key)
+    if previous is None:
+        _check_limit(session)
         if handler.shows_presence:
-            _slow_down(session, key[0])
+            _check_join_rate(session, key[0])
     session.grants[key] = grant
-    reply, begun, history = _Reply(session, frame, grant, key), False, access.plan.history
+    reply = _Reply(session, handler.frame, grant, key)
+    history = access.plan.history
+    is_joining = False
     try:
-        if session.revised and not await grant.holds():  # since this frame's permissions were asked, perhaps
-            if earlier is not None:
+        if session.revised and not await grant.holds():  # perhaps after this frame's permissions were checked
+            if previous is not None:
                 withdraw(session, *key)
             raise PermissionDenied
-        begun = True
-        decides = handler.decides_event_filter
-        told = handler.get_event_filter(grant) if decides else event_filter(handler, access, grant)
-        go_on = await hub.join(
+        is_joining = True
+        if handler.decides_event_filter:
+            filter = handler.get_event_filter(grant)
+        else:
+            filter = event_filter(handler, access, grant)
+        resume = await hub.join(
             connection,
             *key,
             reply=reply.note,
             history=history,
             since=since,
-            snapshot=asked,
-            filter=told,
+            snapshot=take_snapshot,
+            filter=filter,
             patience=connection.limits.action_timeout,
         )
-        if go_on is None and earlier is not None:
-            grant.begun = earlier.begun
+        if resume is None and previous is not None:
+            grant.state = previous.state
         if handler.shows_presence:
-            grant.appear(Place(*key, history), earlier)
+            grant.appear(Place(*key, history), previous)
     finally:
-        if not begun and earlier is not None and session.grants.get(key) is grant:
-            session.grants[key] = earlier  # it was stopped before anything was begun again
-        elif earlier is not None:
-            earlier.end()
+        if not is_joining and previous is not None and session.grants.get(key) is grant:
+            session.grants[key] = previous  # the earlier subscription was not replaced
+        elif previous is not None:
+            previous.end()
         if key not in hub.subscriptions(connection):
             release(session, *key)
-    return reply.hold(go_on)
+    return reply.hold(resume)
 
 
-def topic_to_join(handler: "SubscribingHandler") -> str:
-    """The topic of a handler. Raises `RouteNotFound` for a route that may not be subscribed to."""
+def subscribable_topic(handler: "SubscribingHandler") -> str:
+    """Returns the topic of a handler's route. Raises `RouteNotFound` if clients cannot subscribe to that route."""
     if not handler.frame.call.target.is_topic:
         raise RouteNotFound
     return topic_at(handler)
 
 
-async def granted(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
-    """The right to be told of a topic, and of who is there. Raises `PermissionDenied`, `NotFound`."""
+async def authorize(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
+    """Returns the right to a topic's events and presence. Raises `PermissionDenied` or `NotFound` without it."""
     frame = handler.frame
     if handler.decides_subscription:
         await require(handler, "check_subscription")
@@ -101,115 +106,120 @@ async def granted(handler: "SubscribingHandler", access: Access, topic: str, rou
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
     await grant.check_shown(frame)
     if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
-        await release_reads(frame)  # of another action, the objects are still in use
+        await release_reads(frame)  # another action still uses the objects that it read
     return grant, access
 
 
-def _check_bound(session: "Session") -> None:
-    most = session.connection.limits.max_subscriptions
-    if len(session.grants) >= most:
+def _check_limit(session: "Session") -> None:
+    limit = session.connection.limits.max_subscriptions
+    if len(session.grants) >= limit:
         raise Busy(
-            "This connection is subscribed to as many routes as it may be.",
-            {"limit": "max_subscriptions", "value": most},
+            "This connection has reached its maximum number of subscriptions.",
+            {"limit": "max_subscriptions", "value": limit},
         )
 
 
-def _slow_down(session: "Session", topic: str) -> None:
-    """Raises `Throttled` for a connection that comes and goes all the time: all who are there are told of it, and their
-    history holds nothing else."""
+def _check_join_rate(session: "Session", topic: str) -> None:
+    """Raises `Throttled` if a connection subscribes too often: each ``join`` fills the history that all share."""
     if session.comings is None:
-        session.comings = MemoryThrottleStore(MAX_COMINGS)
+        session.comings = MemoryThrottleStore(MAX_RATED_TOPICS)
     if wait := session.comings.take(topic, COMINGS):
         raise Throttled(wait=wait)
 
 
 class _Reply:
-    """What is told of a subscription: the reply of the frame whose action is ``subscribe``; of any other frame, what
-    ``await self.subscribe()`` returns, while the reply is its own action's."""
+    """The result of a subscription: the reply of a ``subscribe`` frame, or what ``await self.subscribe()`` returns."""
 
-    __slots__ = ("_answers", "_begun", "_frame", "_go_on", "_grant", "_key", "_session", "_text", "_told")
+    __slots__ = ("_frame", "_grant", "_is_reply", "_key", "_outcome", "_resume", "_session", "_state", "_text")
 
     def __init__(self, session: "Session", frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
-        self._session, self._frame, self._grant, self._key = session, frame, grant, key
-        waits = any(work.send_reply for work in frame.held or ())  # another call of this very action
-        self._answers = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
-        self._go_on: Callable[[], None] | None = None  # None: it was subscribed before
-        self._begun = grant.begun
-        self._told: tuple[Position, bool | None, str | None] = Position("", 0), None, None
-        self._text = ""  # of the reply, where this is it
+        self._session = session
+        self._frame = frame
+        self._grant = grant
+        self._key = key
+        waits = any(work.send_reply for work in frame.held or ())  # the action has called itself
+        self._is_reply = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
+        self._outcome: tuple[Position, bool | None, str | None] = Position("", 0), None, None
+        self._text = ""  # the encoded reply, if this is the reply
 
     def note(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
-        """The hub's: it is about to be subscribed. Raises `PermissionDenied` where the right was lost and the grant
-        taken away since it was asked for, `ReplyTooLarge`."""
+        """Keeps the result. The hub calls this before it starts the subscription, and an error here prevents it.
+
+        Raises `PermissionDenied` if the grant was withdrawn meanwhile, and `ReplyTooLarge`.
+        """
         if self._key not in self._session.grants:
             raise PermissionDenied
-        self._told = position, recovered, snapshot
-        if self._answers:
-            self._text = self._written(*self._told)
+        self._outcome = position, recovered, snapshot
+        if self._is_reply:
+            self._text = self._encode_reply(*self._outcome)
             if len(self._text) > self._session.fast_path_size:
                 self._session.check_size(self._text)
 
-    def hold(self, go_on: Callable[[], None] | None) -> dict[str, Any]:
-        """It is subscribed; what follows waits for the frame's reply. Returns the reply's data."""
-        self._go_on, self._begun = go_on, self._grant.begun
-        self._begun.waiting += 1
-        data: dict[str, Any] = loads(self._data(*self._told))
-        self._frame.hold(AfterReply(self._begin, self._undo, self._answer if self._answers else None, data))
+    def hold(self, resume: Callable[[], None] | None) -> dict[str, Any]:
+        """Holds the events back until the frame's reply is sent. Returns the data of the reply."""
+        self._resume = resume  # starts delivery; None: the connection was subscribed already
+        self._state = self._grant.state
+        self._state.waiting += 1
+        data: dict[str, Any] = loads(self._encode_data(*self._outcome))
+        self._frame.hold(AfterReply(self._begin, self._undo, self._send if self._is_reply else None, data))
         return data
 
     def _begin(self) -> None:
-        self._begun.is_kept = True
-        self._begun.waiting -= 1
-        if not self._answers:
+        self._state.is_confirmed = True
+        self._state.waiting -= 1
+        if not self._is_reply:
             self._session.connection.subscribed(self._key[1], self._frame)
-        for go_on in (self._go_on, self._begun.go_on):
-            if go_on is not None:
-                go_on()
-        self._begun.go_on = None
+        for resume in (self._resume, self._state.resume):
+            if resume is not None:
+                resume()
+        self._state.resume = None
 
     def _undo(self) -> None:
-        """Nothing is left of a subscription whose client was told that the action failed."""
-        begun, grant = self._begun, self._session.grants.get(self._key)
-        begun.waiting -= 1
-        if begun.is_kept:  # another frame has asked for it too
-            if self._go_on is not None:
-                self._go_on()
-        elif begun.waiting:
-            begun.go_on = self._go_on or begun.go_on
-        elif grant is not None and grant.begun is begun:
+        """Ends the subscription of an action that failed, unless another frame asked for it too."""
+        state, grant = self._state, self._session.grants.get(self._key)
+        state.waiting -= 1
+        if state.is_confirmed:  # another frame that asked for it succeeded
+            if self._resume is not None:
+                self._resume()
+        elif state.waiting:
+            state.resume = self._resume or state.resume
+        elif grant is not None and grant.state is state:
             release(self._session, *self._key)
 
-    def _answer(self, own: str | None) -> None:
-        """Sends the reply, behind what a subscription that went on has yet to be told. Raises `PermissionDenied` where
-        the right was lost meanwhile."""
-        session, translate = self._session, self._session.connection.outbox.translate
+    def _send(self, override: str | None) -> None:
+        """Sends the reply. If the client was subscribed already, it follows the events that wait for the client.
+
+        Raises `PermissionDenied` if the grant was withdrawn meanwhile.
+        """
+        session, outbox = self._session, self._session.connection.outbox
         if (grant := session.grants.get(self._key)) is None:
             raise PermissionDenied
-        if self._go_on is not None and grant.begun is self._begun:
-            session.connection.outbox.put(translate(own or self._text, self._frame))
-        else:  # with the position of then
+        if self._resume is not None and grant.state is self._state:
+            outbox.put(outbox.translate(override or self._text, self._frame))
+        else:  # the hub adds the position of the moment when it sends the reply
             hub_of(session).answer(
-                session.connection, *self._key, lambda *told: translate(own or self._written(*told), self._frame)
+                session.connection,
+                *self._key,
+                lambda *outcome: outbox.translate(override or self._encode_reply(*outcome), self._frame),
             )
 
-    def _written(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
+    def _encode_reply(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
         frame = self._frame
-        return encode_reply(frame.call.tail, self._data(position, recovered, snapshot), 200, frame.request_id)
+        return encode_reply(frame.call.tail, self._encode_data(position, recovered, snapshot), 200, frame.request_id)
 
-    def _data(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
-        route, told = self._key[1], "null" if recovered is None else "true" if recovered else "false"
-        data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{told}'
+    def _encode_data(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
+        route, flag = self._key[1], "null" if recovered is None else "true" if recovered else "false"
+        data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{flag}'
         if route != self._frame.route.partition("?")[0]:
             data += f',"route":{quote(route)}'
         return data + ("}" if snapshot is None else f',"snapshot":{snapshot}}}')
 
 
-# ------------------------------------------------------------------------------------------------- snapshots
 def _snapshot(handler: "SubscribingHandler", session: "Session") -> Callable[[], Awaitable[str]]:
-    """What answers the snapshot. Raises `InvalidParameters` where nothing does."""
+    """Returns a function that takes the snapshot. Raises `InvalidParameters` if the route has no action for it."""
     name, outer = handler.get_snapshot_action() or "", handler.frame
     if (plan := plan_named(handler.mounted, name)) is None:
-        msg = "This route has nothing to take a snapshot of: neither list nor retrieve."
+        msg = "This route has no snapshot: it has neither a list nor a retrieve action."
         raise InvalidParameters([{"type": "no_snapshot", "msg": msg, "loc": ["snapshot"]}])
     body = {key: value for key, value in outer.body.items() if key not in ("since", "snapshot", "stream")}
 

@@ -1,13 +1,14 @@
-"""Users: the connections of each, and what every process is told of them: disconnect, ask again, tell.
+"""Users: the connections of each user, and the commands about users that all processes receive.
 
-What is told travels as events of two topics of the layer, to which every process that serves is subscribed: one for
-what must not be missed, one for pushes, of which there may be many. A process that was cut off reads what it has missed
-from their history. Where that is gone:
+The commands are ``disconnect``, ``revoke``, ``push``, and ``missed``, which sends ``$resync`` in place of a lost push.
+They travel as events of two topics of the layer, to which every serving process subscribes: one for commands that must
+not be missed, and one for pushes, which may be many. A process that was cut off reads the commands since then from the
+history. If the history is gone:
 
-- it cannot know who was disconnected meanwhile, so it closes every user's connection that was there before, 1012: who
-  may come back does so, and is authenticated again;
-- it cannot know what was pushed meanwhile, so it tells those connections ``$resync`` under the empty route, which is
-  that of pushes.
+- The process cannot know who was disconnected. It closes all connections that users had before, with 1012. Their
+  clients reconnect and are authenticated again.
+- The process cannot know what was pushed. It sends ``$resync`` to these connections under the empty route, which is the
+  route of pushes.
 """
 
 import asyncio
@@ -40,73 +41,75 @@ __all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")
 
 logger = logging.getLogger("wsaction")
 
-CONTROL, PUSHES = "$control", "$push"  # the topics; those of routes have a "?"
+CONTROL, PUSHES = "$control", "$push"  # topics; those of routes contain a "?"
 HISTORY = History(1_000, 300.0)
-MAX_UNTOLD = 10_000  # things that could not be told after a commit, and are tried again
-CLOSED_AT_ONCE = 50  # connections, so that their clients do not come back all together
-PAUSE = 0.05  # seconds until the next ones
-PATIENCE = 1.0  # seconds that a handshake waits for what other processes tell, as a server starts
+MAX_UNTOLD = 10_000  # commands that could not be sent after a commit, and are retried
+CLOSED_AT_ONCE = 50  # connections, so that their clients do not all reconnect at once
+PAUSE = 0.05  # seconds between two such groups
+PATIENCE = 1.0  # seconds that a handshake waits for the subscription to the topics
 MISSED = "what this server was told of its users is lost; come back"
 
 
 class Users:
-    """The connections of one event loop by user, each as its `_dispatch.session.Session`; at most one entry for each
-    connection.
+    """The connections of one event loop by user, each as its `_dispatch.session.Session`.
 
-    ``hub`` gives the loop's hub, ``user_id`` says who a user is. ``shared``: whether other processes are told too.
-    It is a `_pubsub.subscription.Subscriber` itself, of the topic that processes tell each other of users by.
+    ``hub`` returns the loop's hub, and ``user_id`` the id of a user. ``shared`` says whether there are other processes.
+    The object is itself the `_pubsub.subscription.Subscriber` of the topics of commands.
     """
 
-    capacity = 1 << 20  # never reached: what is put is acted on at once
+    capacity = 1 << 20  # never reached: `put` runs each command at once
     is_closed = False
 
     def __init__(self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool) -> None:
-        self._hub, self._user_id, self._shared = hub, user_id, shared
+        self._hub = hub
+        self._user_id = user_id
+        self._shared = shared
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
-        self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
-        self._arriving: dict[object, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
+        self._noted: dict[Any, float] = {}  # when, by the loop's clock, a connection got its user
+        self._arriving: dict[object, dict[str, str]] = {}  # by lookup: users disconnected since, and why
         self._untold: dict[tuple[str, str], dict[str, str]] = {}
         self._retrying = False
         self._tasks = Tasks(copy_context())
         self._listening = False
-        self.is_told = asyncio.Event()  # set once what other processes tell is heard here
-        self._tried = asyncio.Event()  # set once that was tried
+        self.is_told = asyncio.Event()  # set once commands of other processes arrive here
+        self._has_tried = asyncio.Event()  # set once that has succeeded or failed
 
-    # ------------------------------------------------------------------------------------------------ who is here
+    # ------------------------------------------------------------------------------------------------ connections
     @contextmanager
     def arrival(self, session: "Session") -> Iterator[None]:
-        """Within the block it is found out whose a connection is, and at its end that is noted.
+        """The block authenticates a connection; at its end the connection is noted as its user's.
 
-        Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
+        If the user is disconnected during the block, the lookup may have read the state before. The connection is then
+        closed, as the user's other connections are.
         """
         since = asyncio.get_running_loop().time()
-        disconnected = self._arriving[asked := object()] = {}  # a client may have one connection asked about twice
+        disconnected = self._arriving[token := object()] = {}  # one connection may have two lookups under way
         try:
             yield
         finally:
-            del self._arriving[asked]
+            del self._arriving[token]
         self._note(session, since)
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
             session.connection.close(FORBIDDEN, reason)
 
     def _note(self, session: "Session", since: float) -> None:
-        before, noted = self._keys.get(session), self._noted.get(session, since)
+        previous_key, noted = self._keys.get(session), self._noted.get(session, since)
         self.forget(session)
         user = session.scope.get("user")
         try:
-            found = self._user_id(user) if is_somebody(user) else None
-        except TypeError as exc:  # a user who has no id is a user all the same, but cannot be asked for
-            logger.debug("a connection is of nobody who could be told from others: %s", exc)
+            user_id = self._user_id(user) if is_somebody(user) else None
+        except TypeError as exc:  # a user without an id may connect, but no command can name them
+            logger.debug("the user of a connection has no id: %s", exc)
             return
-        if found is None:
+        if user_id is None:
             return
-        key = self._keys[session] = str(found)
-        self._noted[session] = noted if key == before else since
+        key = self._keys[session] = str(user_id)
+        self._noted[session] = noted if key == previous_key else since
         self._sessions.setdefault(key, set()).add(session)
 
     def forget(self, session: "Session") -> None:
-        """The connection has ended, or is nobody's."""
+        """Forgets a connection that has ended or has no user any more."""
         if (key := self._keys.pop(session, None)) is not None:
             del self._noted[session]
             self._sessions[key].discard(session)
@@ -114,71 +117,71 @@ class Users:
                 del self._sessions[key]
 
     def key(self, session: "Session") -> str | None:
-        """Whose a connection is; None: nobody's."""
+        """Returns the id of a connection's user as text; None without one."""
         return self._keys.get(session)
 
     def sessions(self, key: str) -> Iterable[Any]:
-        """A user's connections here."""
+        """Returns the connections of a user on this event loop."""
         return tuple(self._sessions.get(key, ()))
 
     async def stop(self) -> None:
-        """Ends what runs; other processes are listened to no more until the next connection."""
+        """Stops all tasks; commands of other processes are received again from the next connection on."""
         await self._tasks.stop()
         self._listening = self._retrying = False
-        for what, user in self._untold:
-            _not_told(what, user, "the server ends before that could be done")
+        for command, user in self._untold:
+            _log_undelivered(command, user, "the server is stopping")
         self._untold.clear()
         self.is_told.clear()
-        self._tried.clear()
+        self._has_tried.clear()
 
-    # ------------------------------------------------------------------------------------------------ what is told
-    async def tell(self, what: str, user_id: Any, **details: Any) -> None:
-        """Does something with a user's connections, in every process: ``disconnect``, ``revoke`` or ``push``.
+    # ------------------------------------------------------------------------------------------------ sending
+    async def tell(self, command: str, user_id: Any, **details: Any) -> None:
+        """Runs a command for a user's connections in every process: ``disconnect``, ``revoke`` or ``push``.
 
-        It is done here in any case. Raises `LayerUnavailable` where others may not know.
+        It always runs here. Raises `LayerUnavailable` if it may not have reached other processes.
         """
         data = {"user": str(user_id), **details}
-        self._do(what, data)
-        await self._tell_others(what, data)
+        self._apply(command, data)
+        await self._tell_others(command, data)
 
-    async def tell_surely(self, what: str, user_id: Any, **details: Any) -> None:
-        """As `tell`, for what has happened already, so that nobody is there to try again: where others cannot be told
-        now, they are told as soon as they can be. In the place of a push that may have been told, or would come late,
-        the user's connections are told that they missed something."""
+    async def tell_surely(self, command: str, user_id: Any, **details: Any) -> None:
+        """As `tell`, but retries until other processes are reached: for use after a commit, when no caller can retry.
+
+        A push is not repeated, as it may have arrived or would be late. The user's connections get ``$resync`` instead.
+        """
         try:
-            await self.tell(what, user_id, **details)
+            await self.tell(command, user_id, **details)
         except LayerUnavailable as exc:
             logger.error(
-                "other processes do not know yet what is done with a user (%s), and will be told: %r", what, exc
+                "the command %s about a user has not reached other processes and will be retried: %r", command, exc
             )
-            self._tell_later("missed" if what == "push" else what, {"user": str(user_id), **details})
+            self._retry_later("missed" if command == "push" else command, {"user": str(user_id), **details})
 
-    async def tell_in_doubt(self, what: str, user_id: Any, **details: Any) -> None:
-        """As `tell_surely`, where nobody knows whether the commit that it waited for was carried out: a right that may
-        be lost is asked again, and instead of a push the user's connections are told that they may have missed one.
+    async def tell_in_doubt(self, command: str, user_id: Any, **details: Any) -> None:
+        """As `tell_surely`, if the outcome of the commit is unknown. Instead of a push, connections get ``$resync``.
 
-        It is done now, and once more when a commit that was still on its way to the database has surely arrived: who
-        asks before that is told what was.
+        The command runs now and again after ``COMMIT_ARRIVES`` seconds: the commit may still be on its way to the
+        database, and permissions checked before it arrives see the old state.
         """
-        what = "missed" if what == "push" else what
-        self._tasks.start(self._tell_again, what, user_id, details)
-        await self.tell_surely(what, user_id, **details)
+        command = "missed" if command == "push" else command
+        self._tasks.start(self._tell_again, command, user_id, details)
+        await self.tell_surely(command, user_id, **details)
 
-    async def _tell_again(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
+    async def _tell_again(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         current_frame.set(None)
         await asyncio.sleep(COMMIT_ARRIVES)
-        await self.tell_surely(what, user_id, **details)
+        await self.tell_surely(command, user_id, **details)
 
-    async def _tell_others(self, what: str, data: dict[str, str]) -> None:
+    async def _tell_others(self, command: str, data: dict[str, str]) -> None:
         if self._shared:
-            text = encode_event(what, "", to_json({name: data[name] for name in _TOLD[what]}).decode())
-            topic = PUSHES if what in ("push", "missed") else CONTROL
+            text = encode_event(command, "", to_json({name: data[name] for name in _COMMANDS[command]}).decode())
+            topic = PUSHES if command in ("push", "missed") else CONTROL
             await self._hub().publish(topic, text, HISTORY, exclude=self)
 
-    def _tell_later(self, what: str, data: dict[str, str]) -> None:
-        key = what, data["user"]
+    def _retry_later(self, command: str, data: dict[str, str]) -> None:
+        key = command, data["user"]
         if key not in self._untold and len(self._untold) >= MAX_UNTOLD:
-            _not_told(*key, f"{MAX_UNTOLD} things wait for that already")
+            _log_undelivered(*key, f"{MAX_UNTOLD} commands wait already")
             return
         self._untold[key] = data
         if not self._retrying:
@@ -202,38 +205,42 @@ class Users:
         finally:
             self._retrying = False
 
-    def _do(self, what: str, data: Any) -> None:
-        if what == "disconnect":
+    def _apply(self, command: str, data: Any) -> None:
+        if command == "disconnect":
             for disconnected in self._arriving.values():
                 disconnected[data["user"]] = data["reason"]
         for session in self.sessions(data["user"]):
-            if what == "disconnect":
+            if command == "disconnect":
                 session.connection.close(FORBIDDEN, data["reason"])
-            elif what == "push":
+            elif command == "push":
                 session.connection.put(data["text"])
-            elif what == "missed":
-                _tell_missed(session)
-            elif what == "revoke":
+            elif command == "missed":
+                _send_resync(session)
+            elif command == "revoke":
                 recheck(session)
 
-    # ------------------------------------------------------------------------------------------------ what is heard
+    # ------------------------------------------------------------------------------------------------ receiving
     def listen(self) -> None:
-        """Begins to hear what other processes tell, unless that is done: as an app starts; where nothing starts it,
-        with the first connection."""
+        """Starts to receive commands of other processes, unless that has started.
+
+        It is called when the app starts or, if nothing starts the app, with the first connection.
+        """
         if self._shared and not self._listening:
             self._listening = True
             self._tasks.start(self._listen)
 
     async def listening(self) -> None:
-        """Waits until what other processes tell is heard, for a moment: whoever is looked up before may miss it, and is
-        in doubt once it is."""
+        """Waits at most `PATIENCE` seconds until commands of other processes arrive here.
+
+        A user who is looked up before may miss a command, so that their connection is closed later, with 1012.
+        """
         if self._shared and not self._listening:
-            self._tried.clear()
+            self._has_tried.clear()
             self.listen()
-        if self._shared and not self._tried.is_set():
+        if self._shared and not self._has_tried.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
-                    await self._tried.wait()
+                    await self._has_tried.wait()
 
     async def _listen(self) -> None:
         current_frame.set(None)
@@ -243,50 +250,52 @@ class Users:
                 for topic in (CONTROL, PUSHES):
                     await self._hub().join(self, topic, topic, reply=lambda *_: "{}", history=HISTORY)
             except LayerUnavailable as exc:
-                self._tried.set()
-                logger.warning("what other processes tell of users cannot be heard yet: %r", exc)
+                self._has_tried.set()
+                logger.warning("commands about users from other processes cannot be heard yet: %r", exc)
                 await asyncio.sleep(backoff.seconds())
             except Cancelled:
-                self._tried.set()
-                return  # the hub has ended
-            except Exception as exc:  # a layer that cannot be opened as it is configured
-                logger.error("what other processes tell of users cannot be heard: %r", exc)
-                self._listening = False  # it is tried again for the next connection
-                self._tried.set()
+                self._has_tried.set()
+                return  # the hub is closed
+            except Exception as exc:  # the layer's configuration is wrong
+                logger.error("commands about users from other processes cannot be heard: %r", exc)
+                self._listening = False  # the next connection tries again
+                self._has_tried.set()
                 return
             else:
                 self.is_told.set()
-                self._tried.set()
-                if self._noted:  # they were let in before
-                    for topic in (CONTROL, PUSHES):
-                        self._doubt(topic)
+                self._has_tried.set()
+                if self._noted:  # connections that were accepted before
+                    self._handle_gap(CONTROL)
+                    self._handle_gap(PUSHES)
                 return
 
     def put(self, text: str) -> None:
-        """The hub's: something was told."""
+        """Runs a command that the hub delivers."""
         message = from_json(text)
         if message.get("event") == "$resync":
-            self._doubt(message["route"])
-        elif _is_told(message):
-            self._do(message["event"], message["data"])
+            self._handle_gap(message["route"])
+        elif _is_valid(message):
+            self._apply(message["event"], message["data"])
         elif message.get("event") not in (None, "$position"):
-            logger.warning("ignoring what no process of ours tells of users: %.100r", text)
+            logger.warning("ignoring an unknown command about users: %.100r", text)
 
-    def _doubt(self, topic: str) -> None:
-        """Some of what was told before a topic was last heard anew is gone: whoever was here then may have missed it.
+    def _handle_gap(self, topic: str) -> None:
+        """Handles the loss of commands from before this process last subscribed to a topic.
 
-        For those who came later nothing is lost; their permissions are asked again all the same.
+        Connections that got their user before that may have missed one. Those that got theirs later have missed
+        nothing; their permissions are checked again all the same.
         """
         since = self._hub().heard_since(topic)
         stale = [session for session, noted in self._noted.items() if noted <= since]
         if topic == PUSHES:
             for session in stale:
-                _tell_missed(session)
+                _send_resync(session)
             return
         logger.warning(
-            "what other processes told of users may have been missed: %s connections are closed, 1012, and the "
-            "permissions of the others are asked again", len(stale),
-        )  # fmt: skip
+            "commands about users may have been missed: %s connections are closed with 1012, and the permissions of "
+            "the others are checked again",
+            len(stale),
+        )
         if stale:
             self._tasks.start(self._close_all, stale)
         for session in self._noted.keys() - set(stale):
@@ -300,42 +309,44 @@ class Users:
             await asyncio.sleep(PAUSE)
 
     async def wait_for_space(self, size: int) -> None:
-        """There always is."""
+        """Returns at once, as there always is space."""
 
     def close(self, code: int, reason: str) -> None:
-        """Who is told nothing that waits is never too slow."""
+        """Does nothing: no command waits here, so that the hub never closes this subscriber for being slow."""
 
 
-_TOLD = {"disconnect": ("user", "reason"), "revoke": ("user",), "push": ("user", "text"), "missed": ("user",)}
+_COMMANDS = {"disconnect": ("user", "reason"), "revoke": ("user",), "push": ("user", "text"), "missed": ("user",)}
 
 
-def _not_told(what: str, user: str, why: str) -> None:
-    logger.error("other processes are not told what is done with user %r (%s): %s", user, what, why)
+def _log_undelivered(command: str, user: str, why: str) -> None:
+    logger.error("the command about user %r (%s) does not reach other processes: %s", user, command, why)
 
 
-def _tell_missed(session: "Session") -> None:
-    """Tells a connection that something of what comes under the empty route is lost."""
+def _send_resync(session: "Session") -> None:
+    """Sends ``$resync`` to a connection under the empty route, as a push may be lost."""
     if any(grant.route == "" for grant in session.grants.values()):
-        session.runtime.here.resync(session.connection, ("",))  # it has a position there, which moves
+        session.runtime.here.resync(session.connection, ("",))  # its own subscription there has a position
     else:
         session.connection.put(encode_notice("$resync", "", Position("", 0)))
 
 
-def _is_told(message: Any) -> bool:
-    """Whether it is what `Users.tell` tells; what comes over a layer may be anything."""
-    what, data = message.get("event"), message.get("data")
-    if not (isinstance(what, str) and isinstance(data, dict)):
+def _is_valid(message: Any) -> bool:
+    """Whether a message is a command as `Users.tell` sends it; a layer may deliver anything."""
+    command, data = message.get("event"), message.get("data")
+    if not (isinstance(command, str) and isinstance(data, dict)):
         return False
-    return what in _TOLD and all(isinstance(data.get(name), str) for name in _TOLD[what])
+    return command in _COMMANDS and all(isinstance(data.get(name), str) for name in _COMMANDS[command])
 
 
 def recheck(session: "Session") -> asyncio.Task[None] | None:
-    """Asks the permissions of all that a connection is subscribed to, and of its streams, again; what is lost ends, and
-    it is told so. Where it hears broadcasts, for which nothing but the connection's own right is needed, that is asked,
-    and without it the connection is closed, 4403.
+    """Checks the permissions of all subscriptions and streams of a connection again, and ends those that are refused.
 
-    All at once, ``action_timeout`` seconds each: one that hangs keeps none of the others. From here on until it is
-    known whether it may, it is told no event and no item. The task is what asks; None: there is nothing to ask.
+    Their client is told so. If the connection receives broadcasts, its right to connect is checked too; if that is
+    refused, the connection is closed with 4403.
+
+    The checks run at once, each for at most ``action_timeout`` seconds, so that one that hangs delays no other. Until
+    its check has ended, a subscription delivers no event and a stream no item. Returns the task of the checks; None if
+    there is nothing to check.
     """
     session.revised = True
     hold = partial(session.runtime.here.hold, session.connection)
@@ -345,33 +356,33 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
         asking.append(partial(_ask_connection, session, group, session.runtime.here.hold(group, *group.place)))
     if not asking:
         return None
-    task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
+    task: asyncio.Task[None] = session.connection.spawn(_run_all, asking)
     return task
 
 
-async def _all_of(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
+async def _run_all(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
     await asyncio.gather(*(ask() for ask in asking))
 
 
-async def _ask_stream(session: "Session", stream: Stream, go_on: Callable[[], None]) -> None:
+async def _ask_stream(session: "Session", stream: Stream, resume: Callable[[], None]) -> None:
     try:
         if not await stream.still_holds() and stream in session.streams and not stream.frame.is_refused:
             session.connection.stop(stream.frame, PermissionDenied())
     finally:
-        go_on()
+        resume()
 
 
-async def _ask_connection(session: "Session", group: Any, go_on: Callable[[], None]) -> None:
+async def _ask_connection(session: "Session", group: Any, resume: Callable[[], None]) -> None:
     try:
         if await Connecting(session).still_holds():
             group.hears = True
         else:
             session.connection.close(FORBIDDEN, "permission denied")
     finally:
-        go_on()
+        resume()
 
 
-async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Grant, go_on: Callable[[], None]) -> None:
+async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Grant, resume: Callable[[], None]) -> None:
     try:
         holds = await grant.still_holds()
         if session.grants.get(key) is grant:
@@ -380,4 +391,4 @@ async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Gra
             else:
                 withdraw(session, *key)
     finally:
-        go_on()
+        resume()

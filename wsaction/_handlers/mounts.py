@@ -1,4 +1,4 @@
-"""Handlers at their places in a root's `routepatterns`, compiled once."""
+"""Mounted handlers: each handler at its place in a root's ``routepatterns``, compiled once."""
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping
@@ -25,11 +25,11 @@ __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "m
 
 logger = logging.getLogger("wsaction")
 
-MAX_COMPILED = 64  # answers of a handler's get_permissions() that are kept
+MAX_COMPILED = 64  # results of one handler's get_permissions() that are kept compiled
 
 
 class View(Protocol):
-    """What ``as_aaah()`` and ``as_asgi()`` return, as far as a table needs it."""
+    """The attributes that a route table reads of a view, which ``as_aaah()`` or ``as_asgi()`` returns."""
 
     handler_class: Any
     initkwargs: Mapping[str, Any]
@@ -38,22 +38,22 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """All that it takes to run one action of one mounted handler."""
+    """Everything needed to run one action of one mounted handler."""
 
-    action: Action | None  # None: there is no such action, which a client learns once the permissions have allowed it
-    name: str | None  # as it was declared
+    action: Action | None  # None: no such action; the client learns that after the permissions allow it
+    name: str | None  # as declared
     ordered: bool
-    # The permissions to ask, outermost first (None: the handler decides), and whether they take the frame's keywords.
+    # The permissions to ask, outermost first, and whether they take the frame's keywords. None: `check_permissions()`.
     asked: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
-    permissions: Permissions | None  # the handler's own, for its objects; None: it decides
-    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
-    streamed: "Plan | None" = None  # of the stream that answers in its place where the frame asks for one
+    permissions: Permissions | None  # of the handler itself, for objects; None: it overrides the hooks
+    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`; None: `check_throttles()`
+    streamed: "Plan | None" = None  # runs instead if the frame asks for a stream
 
 
 class MountedHandler:
-    """A handler at its place in a table: its class, and a plan for each action that its route has."""
+    """A handler at its place in a route table: its class, and a plan for each action of its route."""
 
-    topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
+    topic_space: str  # the first route whose handler has the same get_topic(): its topic names are local to it
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
         self.handler_class = view.handler_class
@@ -62,34 +62,33 @@ class MountedHandler:
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
         self.action_names = _action_names(view)
-        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # by the classes that get_permissions() returned
-        self.throttles = self._throttles(None)  # the handler's own; None: it decides
+        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # by the classes from get_permissions()
+        self.throttles = self._throttles(None)  # of the handler itself; None: it overrides the hooks
         self.no_such_action = self._plan(None)
-        self._beside: dict[str, Plan] = {}
+        self._elsewhere: dict[str, Plan] = {}
         self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
-        self.event_plan: EventPlan | None = None  # compiled when the handler first publishes or is subscribed to
+        self.event_plan: EventPlan | None = None  # compiled at the first event or subscription
 
     def instance(self) -> Any:
-        """A new handler with the attributes that it was mounted with."""
+        """Creates a handler with the attributes passed to ``as_aaah()``."""
         handler = self.handler_class()
         for name, value in self._initkwargs:
             setattr(handler, name, value)
         return handler
 
     def attribute(self, name: str) -> Any:
-        """An attribute at this place: as it was mounted with, else the class's own; None if it has none."""
+        """Returns an attribute as passed to ``as_aaah()``, or else of the class; None if there is none."""
         return dict(self._initkwargs).get(name, getattr(self.handler_class, name, None))
 
     def is_like(self, other: "MountedHandler") -> bool:
-        """Whether it is of the same class, mounted with the same attributes: permissions, a serializer."""
+        """Whether both have the same class and got the same attributes, such as permissions or a serializer."""
         return self.handler_class is other.handler_class and self._initkwargs == other._initkwargs
 
     def handler(self, frame: Frame, scope: Any) -> "AsyncAPIActionHandler":
-        """The handler for a frame: the consumer itself, or a new instance."""
+        """Returns the handler for a frame: the consumer itself, or a new instance."""
         if self.is_consumer:
             return frame.consumer
-        make = self.handler_class
-        handler: AsyncAPIActionHandler = self.instance() if self._initkwargs else make()
+        handler: AsyncAPIActionHandler = self.instance() if self._initkwargs else self.handler_class()
         handler.consumer = frame.consumer
         handler.scope = scope
         handler.frame = frame
@@ -97,11 +96,13 @@ class MountedHandler:
         return handler
 
     def compiled(self, classes: Any) -> Permissions:
-        """The permissions that ``get_permissions()`` returned, compiled. They are kept: to compile them takes longer
-        than most actions, and events ask for each recipient too."""
-        kinds = tuple(map(_kind, classes)) if isinstance(classes, list | tuple) else (None,)
-        if None not in kinds and (known := self._compiled.get(kinds)) is not None:
-            return known
+        """Compiles the permissions that ``get_permissions()`` returned.
+
+        The result is kept: compiling takes longer than most actions, and events need it for each recipient.
+        """
+        kinds = tuple(map(_stateless_class, classes)) if isinstance(classes, list | tuple) else (None,)
+        if None not in kinds and (kept := self._compiled.get(kinds)) is not None:
+            return kept
         owner = f"{self.handler_class.__name__}.get_permissions()"
         permissions = compile_permissions(classes, owner=owner, actions=self.action_names)
         if None not in kinds and len(self._compiled) < MAX_COMPILED:
@@ -109,7 +110,7 @@ class MountedHandler:
         return permissions
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
-        """The error if there is no such action; it names similar ones in debug mode only."""
+        """Returns the error for an action that does not exist. Only in debug mode it names similar actions."""
         if not (debug or logger.isEnabledFor(logging.INFO)):
             return ActionNotAllowed()
         asked_name = (frame.action or "")[:100]
@@ -119,12 +120,12 @@ class MountedHandler:
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
 
-    def plan_beside(self, name: str) -> Plan:
-        """The plan of an action that another route of the handler has."""
-        if name not in self._beside:
-            actions: Mapping[str, Action] = self.handler_class.available_actions
-            self._beside[name] = self._plan(next((action for action in actions.values() if action.name == name), None))
-        return self._beside[name]
+    def plan_elsewhere(self, name: str) -> Plan:
+        """Returns the plan of an action that the handler has on another route."""
+        if name not in self._elsewhere:
+            declared: Iterable[Action] = self.handler_class.available_actions.values()
+            self._elsewhere[name] = self._plan(next((action for action in declared if action.name == name), None))
+        return self._elsewhere[name]
 
     def _plan(self, action: Action | None) -> Plan:
         permissions = self._permissions(action)
@@ -137,25 +138,23 @@ class MountedHandler:
         ]
         ordered = action is None or action.options.ordered
         limiting = [(mounted, mounted.throttles) for mounted in self.above]
-        throttles = _asked_once([*limiting, (self, self._throttles(action))])
+        throttles = _without_repeats([*limiting, (self, self._throttles(action))])
         plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), permissions, throttles)
         if action is None or action.streamed is None:
             return plan
         return replace(plan, streamed=replace(plan, action=action.streamed, ordered=False))
 
     def _permissions(self, action: Action | None) -> Permissions | None:
-        name = self.handler_class.__name__
-        if self.handler_class.decides_permissions:
+        cls = self.handler_class
+        if cls.decides_permissions:
             return None
+        owner, classes = f"{cls.__name__}.permission_classes", self.attribute("permission_classes")
+        connects = not self.above
         if action is not None and action.options.permission_classes is not None:
-            return compile_permissions(
-                action.options.permission_classes,
-                owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
-                connects=False,
-                actions=self.action_names,
-            )
-        owner, classes = f"{name}.permission_classes", self.attribute("permission_classes")
-        return compile_permissions(classes, owner=owner, connects=not self.above, actions=self.action_names)
+            owner = f"@async_action(permission_classes=...) of {cls.__name__}.{action.name}"
+            classes = action.options.permission_classes
+            connects = False
+        return compile_permissions(classes, owner=owner, connects=connects, actions=self.action_names)
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
@@ -168,9 +167,11 @@ class MountedHandler:
         return compile_throttles(classes, owner=owner, throttle_scope=self.attribute("throttle_scope"))
 
 
-def _kind(entry: Any) -> type | None:
-    """The class of a permission, given as that or as an instance without anything of its own; None: it is neither, or
-    its ``__init__`` may look at what changes."""
+def _stateless_class(entry: Any) -> type | None:
+    """Returns the class of a permission that has no state, given as a class or an instance; None for any other.
+
+    A class with an ``__init__`` counts as one with state: what that reads may change.
+    """
     if isinstance(entry, type):
         return entry if issubclass(entry, BasePermission) and entry.__init__ is object.__init__ else None
     if not isinstance(entry, BasePermission) or vars(entry):
@@ -179,7 +180,7 @@ def _kind(entry: Any) -> type | None:
 
 
 def _action_names(view: View) -> dict[str, str]:
-    """A handler's actions by all names that may be taken for theirs: of the method, and of the route."""
+    """Returns the declared names of a handler's actions, by method name, by name on the route and by declared name."""
     actions: Mapping[str, Action] = view.handler_class.available_actions
     names = {action.function.__name__: action.name for action in actions.values()}
     route_names = {name: action.name for name, action in view.actions.items()}
@@ -189,14 +190,14 @@ def _action_names(view: View) -> dict[str, str]:
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
 
 
-def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | None], ...]:
-    """The same without throttles that came before, and without handlers that have nothing to ask."""
+def _without_repeats(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | None], ...]:
+    """Drops throttles that an outer handler has asked already, and handlers left without any."""
     seen: set[Hashable] = set()
 
     def is_new(throttle: BaseThrottle) -> bool:
-        known = len(seen)
+        count = len(seen)
         seen.add(throttle.counts_as())
-        return len(seen) > known
+        return len(seen) > count
 
     remaining = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
     return tuple((mounted, throttles) for mounted, throttles in remaining if throttles != ())
@@ -204,8 +205,7 @@ def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | N
 
 # patterns
 def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterable[Endpoint | Include]:
-    """The same patterns with mounted handlers for views; a handler's own `routepatterns` follow it, below its
-    pattern."""
+    """Yields patterns with mounted handlers as views. A handler's own ``routepatterns`` follow below its pattern."""
     owner = f"{above[-1].handler_class.__name__}.routepatterns"
     for pattern in adopt_all(patterns, owner):
         check_captures(pattern, owner)
@@ -214,7 +214,7 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
             continue
         _check_view(pattern, above)
         mounted = MountedHandler(pattern.view, above)
-        _check_roots_own(mounted)
+        _check_root_attributes(mounted)
         endpoint = pattern.with_view(mounted)
         below = tuple(mount(mounted.handler_class.routepatterns, (*above, mounted)))
         if below:
@@ -224,11 +224,11 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
 
 
 def check_captures(pattern: Endpoint | Include, owner: str) -> None:
-    """Raises `ImproperlyConfigured` for a policy among a pattern's default captures, where nothing asks it."""
+    """Raises `ImproperlyConfigured` for a policy among a pattern's default captures, where it has no effect."""
     if policies := [name for name in pattern.kwargs if name in _POLICIES]:
         raise ImproperlyConfigured(
-            f"{owner}, {str(pattern.pattern)!r}: {policies[0]} would be a capture, which guards nothing; give it to "
-            f"as_aaah({policies[0]}=...), or to as_asgi() of a consumer"
+            f"{owner}, {str(pattern.pattern)!r}: {policies[0]} would be a capture, which protects nothing; pass it "
+            f"to as_aaah({policies[0]}=...), or to as_asgi() of a consumer"
         )
 
 
@@ -251,25 +251,25 @@ def _check_view(pattern: Endpoint, above: tuple[MountedHandler, ...]) -> None:
         )
 
 
-_ROOTS_OWN = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing", "connect", "disconnect")
+_ROOT_ATTRIBUTES = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing", "connect", "disconnect")
 
 
-def _check_roots_own(mounted: MountedHandler) -> None:
-    """Raises `ImproperlyConfigured` for attributes that count on the root of a connection alone."""
+def _check_root_attributes(mounted: MountedHandler) -> None:
+    """Raises `ImproperlyConfigured` for attributes that have an effect only on the root of a connection."""
     cls, root = mounted.handler_class, mounted.above[0].handler_class
-    for name in _ROOTS_OWN:
+    for name in _ROOT_ATTRIBUTES:
         if name in dict(mounted._initkwargs) or defined_by_user(cls, name):
             raise ImproperlyConfigured(
-                f"{cls.__name__}.{name} would count for nothing: the root of the connection decides that, which is "
+                f"{cls.__name__}.{name} has no effect: only the root of the connection may set it, which is "
                 f"{root.__name__}; move it there"
             )
 
 
 def as_prefixes(patterns: Iterable[Endpoint | Include]) -> Iterable[Include]:
-    """For ``strict_routing = False``: a root's own `path()` patterns, each matching whatever begins with it."""
+    """Yields a root's own `path()` patterns as prefixes, for ``strict_routing = False``."""
     for pattern in patterns:
         if isinstance(pattern, Endpoint) and not pattern.pattern.is_regex:
-            yield nest(pattern, [_WHATEVER.with_view(pattern.view)])[1]
+            yield nest(pattern, [_ANY_REST.with_view(pattern.view)])[1]
 
 
-_WHATEVER = re_path(r"", lambda: None)  # the view is replaced
+_ANY_REST = re_path(r"", lambda: None)  # the view is replaced

@@ -1,4 +1,7 @@
-"""Routes and what they lead to: compiled once for what a connection is served by, its *root*, and shared by frames."""
+"""The route table: resolves routes to mounted handlers.
+
+It is compiled once for each *root*, the consumer that serves a connection, and shared by all connections.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,32 +19,52 @@ if TYPE_CHECKING:
 __all__ = ("MAX_CACHED_ROUTES_OF_A_CONNECTION", "Call", "RouteTable", "Target", "Targets")
 
 MAX_CACHED_ROUTES = 1_024
-MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # where its path captures something, so that it cannot share them
+MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # of a connection whose path has captures, which it cannot share
 
 
 class Call:
-    """An action of a route: all that is known of it before a frame comes, and kept for the frames that follow."""
+    """An action on a route: everything known before a frame arrives, kept for later frames."""
 
     __slots__ = (
-        "action", "args", "asked", "binding", "captures", "end", "found", "key", "mounted", "name", "params", "plan",
-        "query", "tail", "target", "throttles",
-    )  # fmt: skip
+        "action",
+        "args",
+        "asked",
+        "binding",
+        "captures",
+        "end",
+        "found",
+        "key",
+        "mounted",
+        "name",
+        "params",
+        "plan",
+        "query",
+        "tail",
+        "target",
+        "throttles",
+    )
     name: str | None
 
     def __init__(self, target: "Target", action: str, mounted: MountedHandler, plan: Plan) -> None:
         self.target = target
-        self.mounted, self.plan, self.asked, self.name = mounted, plan, plan.asked, plan.name or action
+        self.args = target.args
+        self.captures = target.captures
+        self.query = target.query
+        self.found = target.mounted is not None
+        self.mounted = mounted
+        self.plan = plan
+        self.name = plan.name or action
         self.action = plan.action
-        self.throttles, self.found = plan.throttles, target.mounted is not None
-        self.args, self.captures, self.query = target.args, target.captures, target.query
+        self.asked = plan.asked
+        self.throttles = plan.throttles
         self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
         self.tail = reply_tail(action, target.route)
-        self.end = f"{self.tail}{plan.action.status if plan.action else ''}"  # with the status that it has by default
+        self.end = f"{self.tail}{plan.action.status if plan.action else ''}"  # with the action's default status
         self.binding: Binding | None = None
-        self.params: Any = None  # the query, once it was parsed
+        self.params: Any = None  # the query, once it is parsed
 
     def fixed(self, action: Action) -> Binding:
-        """What the captures decide of the action's arguments, kept where frames may share it.
+        """Binds the captures to the action's parameters, and keeps the binding if frames may share it.
 
         Raises `InvalidParameters`.
         """
@@ -53,7 +76,7 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Target:
-    """A resolved route, with the calls that were made to it."""
+    """A resolved route, with its calls."""
 
     route: str  # as the client wrote it
     mounted: MountedHandler | None  # None: no pattern matches
@@ -61,29 +84,30 @@ class Target:
     captures: Mapping[str, Any] = field(default_factory=dict)
     canonical: str | None = None
     query: str = ""
-    match: ResolverMatch | None = None  # None too where only its beginning matches, as it may without strict routing
-    calls: dict[Any, Call] = field(default_factory=dict)  # of actions that exist, so that there is an end to it
-    is_topic: bool = field(init=False)  # whether it may be subscribed to: a matched route, or the root's own
-    access: "Access | None" = None  # who may see its objects, compiled when it is first subscribed to
+    match: ResolverMatch | None = None  # None too if only the beginning matches, without strict routing
+    calls: dict[Any, Call] = field(default_factory=dict)  # only of actions that exist, so that their number is bounded
+    is_topic: bool = field(init=False)  # whether clients can subscribe: a whole match, or the root's route
+    access: "Access | None" = None  # who may see its objects, compiled at first use
 
     def __post_init__(self) -> None:
         self.is_topic = self.match is not None or self.canonical == ""
 
     def call(self, action: str, table: "RouteTable", frame: Frame) -> Call:
-        """The call of an action here; of one that does not exist, one that only asks the permissions.
+        """Returns the call of an action on this route.
 
-        Raises `ActionNotAllowed` for a name of the protocol's that it does not have.
+        An action that does not exist gets a call that only checks the permissions. Raises `ActionNotAllowed` for an
+        unknown name that begins with ``$``.
         """
-        if (own := table.protocol.plans.get(action)) is not None:
-            return Call(self, action, table.protocol, own)
-        if action.startswith("$"):  # passes by order and bounds, so that nothing of the application may be asked
+        if (protocol_plan := table.protocol.plans.get(action)) is not None:
+            return Call(self, action, table.protocol, protocol_plan)
+        if action.startswith("$"):  # such frames skip order and limits, so no application code may run
             raise ActionNotAllowed
         if self.mounted is None:
             return Call(self, action, table.root, table.root.no_such_action)
         if (plan := self.mounted.plans.get(action)) is None:
             return Call(self, action, self.mounted, self.mounted.no_such_action)
         key: Any = action
-        if plan.streamed is not None:  # it is not found by its name alone, so that other frames need not look
+        if plan.streamed is not None:  # two calls by one name; others are found without a look at the body
             key = (action, frame.body.get("stream") is True)
             if key in self.calls:
                 return self.calls[key]
@@ -93,27 +117,33 @@ class Target:
 
 
 class RouteTable:
-    """Every route below a root, resolved to its mounted handler.
+    """All routes below a root, with their mounted handlers.
 
-    Raises `ImproperlyConfigured` for what cannot be mounted.
+    Raises `ImproperlyConfigured` for a pattern that cannot be mounted.
     """
 
     def __init__(self, view: View, protocol: View) -> None:
-        self.root, self.protocol = MountedHandler(view), MountedHandler(protocol)
+        self.root = MountedHandler(view)
+        self.protocol = MountedHandler(protocol)
         patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
         self.router = Router(patterns)
-        self.mounted = mounted = (self.root, *(leaf.endpoint.view for leaf in self.router.leaves))
+        leaves = self.router.leaves
+        self.mounted = (self.root, *(leaf.endpoint.view for leaf in leaves))
         spaces: dict[Any, str] = {}
-        for one, pattern in zip(mounted, ("", *(leaf.route for leaf in self.router.leaves)), strict=True):
-            one.topic_space = spaces.setdefault(one.attribute("get_topic"), pattern)
-        self.is_live = any(hasattr(one.handler_class, "_event_types") for one in mounted)  # can be subscribed to
-        self.broadcasts = any(one.options.mode == "broadcast" for each in mounted for one in each.actions.values())
-        self._strict = view.handler_class.strict_routing
-        self._prefixes = Router(() if self._strict else tuple(as_prefixes(patterns)))
-        self.targets = Targets(self, (), {}, MAX_CACHED_ROUTES)  # of connections whose path captures nothing
+        for mounted, route in zip(self.mounted, ("", *(leaf.route for leaf in leaves)), strict=True):
+            mounted.topic_space = spaces.setdefault(mounted.attribute("get_topic"), route)
+        self.is_live = any(hasattr(mounted.handler_class, "_event_types") for mounted in self.mounted)
+        actions = (action for mounted in self.mounted for action in mounted.actions.values())
+        self.broadcasts = any(action.options.mode == "broadcast" for action in actions)
+        self.is_strict = view.handler_class.strict_routing  # otherwise the root answers routes that match nothing
+        self._prefixes = Router(() if self.is_strict else tuple(as_prefixes(patterns)))
+        self.targets = Targets(self, (), {}, MAX_CACHED_ROUTES)  # of connections whose path has no captures
 
     def match(self, text: str) -> tuple[ResolverMatch | None, bool]:
-        """What a route without its query matches, and whether as a whole: by its prefix where routing is not strict."""
+        """Matches a route without its query. Returns the match, and whether it covers the whole route.
+
+        Without strict routing a pattern may match only the beginning of a route.
+        """
         for router in (self.router, self._prefixes):
             try:
                 return router.resolve(text), router is self.router
@@ -121,12 +151,8 @@ class RouteTable:
                 continue
         return None, False
 
-    def takes(self, text: str) -> bool:
-        """Whether the root itself answers a route that nothing matches."""
-        return text == "" or not self._strict
-
     def nearest(self, route: str) -> str:
-        """Why a route was not found, and which patterns are near."""
+        """Returns a message that says why a route was not found, with similar patterns."""
         try:
             self.router.resolve(route.partition("?")[0])
         except Resolver404 as exc:
@@ -135,28 +161,34 @@ class RouteTable:
 
 
 class Targets:
-    """Resolved routes, kept for the frames that follow; at most ``most`` of them, the oldest goes first."""
+    """A cache of resolved routes: at most ``most``, of which the oldest is dropped first."""
 
     __slots__ = ("_args", "_captures", "_kept", "_most", "_table", "calls")
 
     def __init__(self, table: RouteTable, args: tuple[Any, ...], captures: Mapping[str, Any], most: int) -> None:
-        self._table, self._args, self._captures, self._most = table, args, captures, most
+        self._table = table
+        self._args = args
+        self._captures = captures
+        self._most = most
         self._kept: dict[str, Target] = {}
-        self.calls: dict[str, dict[Any, Call]] = {}  # by the routes that are kept: the short way to a call
+        self.calls: dict[str, dict[Any, Call]] = {}  # of each cached route, for a lookup without `resolve`
 
     def resolve(self, route: str) -> Target:
-        """Where a route leads, its query split off; the connection's own captures come first, the route's win."""
+        """Resolves a route, with or without a query.
+
+        Positional captures of the connection's path come before those of the route. A named capture of the route wins.
+        """
         if (target := self._kept.get(route)) is not None:
             return target
         text, has_query, query = route.partition("?")
         if has_query:
-            at = self.resolve(text)
-            return Target(route, at.mounted, at.args, at.captures, at.canonical, query, at.match)
+            path = self.resolve(text)
+            return Target(route, path.mounted, path.args, path.captures, path.canonical, query, path.match)
         match, is_whole = self._table.match(text)
         if match is None:
-            root = self._table.root if self._table.takes(text) else None
-            target = Target(route, root, self._args, self._captures, None if root is None else text)
             keep = text == ""
+            root = self._table.root if keep or not self._table.is_strict else None
+            target = Target(route, root, self._args, self._captures, None if root is None else text)
         else:
             captures = {**self._captures, **match.kwargs}
             whole = match if is_whole else None
