@@ -8,7 +8,7 @@ import django.core.exceptions
 import django.urls
 import pytest
 from django.utils.regex_helper import normalize
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support import routing_trees as trees
@@ -48,8 +48,24 @@ def test_resolving_agrees_with_django(tree: tuple[Spec, ...], chance: random.Ran
             assert trees.resolved(router, text) == oracle.resolve(text), text
 
 
+def include_of(text: str, *children: Spec, app_name: str | None = None, samples: tuple[str, str] = ("", "")) -> Spec:
+    return Spec("path", text, samples, children=children, app_name=app_name)
+
+
+EQUAL_ROUTES = (
+    include_of(
+        "",
+        include_of(
+            "", include_of("<int:w>", Spec("path", "", ("", ""), name="one"), app_name="app", samples=("7", "7"))
+        ),
+    ),
+    include_of("<pair:w>", include_of(""), include_of("", app_name="app"), samples=("1/2", "1/2")),
+)
+
+
 @bounded
 @given(trees.specs(trees.STARTS), chances)
+@example(EQUAL_ROUTES, random.Random(0))
 def test_reversing_agrees_with_django(tree: tuple[Spec, ...], chance: random.Random) -> None:
     router, oracle = declared(tree), trees.oracle(tree)
     for name in [*sorted(set(trees.names(tree))), "none:one", *VIEWS]:

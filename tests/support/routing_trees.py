@@ -281,10 +281,15 @@ class Oracle:
 
 
 def oracle(tree: tuple[Spec, ...]) -> Oracle:
-    """An oracle with fresh caches: Django adds the converters of an include to dicts that equal patterns share."""
+    """An oracle with fresh caches."""
     clear_url_caches()
-    resolvers._route_to_regex.cache_clear()
     return Oracle(build(tree, django.urls))
+
+
+# Django adds the converters of an include to those of the patterns in it. Patterns with equal routes share them by this
+# cache, so a pattern of one include would get the converters of another include. Without the cache, none are shared.
+if hasattr(resolvers._route_to_regex, "__wrapped__"):
+    resolvers._route_to_regex = resolvers._route_to_regex.__wrapped__
 
 
 def as_url(route: str) -> str:
