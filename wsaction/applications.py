@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
-from wsaction._connection.connection import Receive, Send
 from wsaction._dispatch.middleware import (
     CallNext,
     ExceptionHandler,
@@ -26,6 +25,7 @@ from wsaction._server.http import Pages
 from wsaction._server.lifecycle import refuse, refuse_host
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.runtime import Runtime
+from wsaction._utils.asgi import Receive, Send
 from wsaction._utils.lifespan import Lifespan, State, app_running
 from wsaction.authentication._identity import user_id as id_of_user
 from wsaction.authentication._state import Authenticator

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
-from wsaction._connection.connection import Connection, Receive, Send
+from wsaction._connection.connection import Connection
 from wsaction._events.publish import own_topic, publish_from, push_to, session_of
 from wsaction._handlers.action import Action
 from wsaction._handlers.declarations import (
@@ -28,6 +28,7 @@ from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RouteTopic
 from wsaction._server.lifecycle import serve
 from wsaction._server.runtime import Runtime, on_loop, on_loops
+from wsaction._utils.asgi import Receive, Send
 from wsaction._utils.hints import did_you_mean
 from wsaction._utils.misspellings import framework_names, is_code, is_ours
 from wsaction.decorators import async_action

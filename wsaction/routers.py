@@ -10,7 +10,7 @@ Register handlers and use the router's routes::
 from typing import Any
 
 from wsaction.routing import ImproperlyConfigured, include, path, re_path
-from wsaction.routing._urlconf import Endpoint, Include
+from wsaction.routing._patterns import Endpoint, Include
 
 __all__ = ("SimpleRouter", "lookup_name")
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from wsaction._connection.connection import READS_IN_A_ROW, Connection
-from wsaction._connection.outbox import Message
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, new_frame, reply_tail
+from wsaction._utils.asgi import Message
 from wsaction._utils.threads import Threads
 from wsaction.limits import Limits
 from wsaction.serializers._errors import encode_error

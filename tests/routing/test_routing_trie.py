@@ -5,9 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from wsaction.routing import Resolver404, Router, include, path, re_path
-from wsaction.routing._patterns import compile_regex, compile_route
+from wsaction.routing._patterns import Endpoint, Include, compile_regex, compile_route
 from wsaction.routing._trie import Outline, Trie, outline
-from wsaction.routing._urlconf import Endpoint, Include
 
 
 def view(**kwargs: object) -> None: ...

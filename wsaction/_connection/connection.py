@@ -17,16 +17,15 @@ from wsaction._connection.deadlines import NEVER, Deadlines
 from wsaction._connection.flusher import Flusher
 from wsaction._connection.gates import DrainGate
 from wsaction._connection.ordering import Lanes
-from wsaction._connection.outbox import GONE, Message, Outbox, Receive, Send
+from wsaction._connection.outbox import GONE, Outbox
 from wsaction._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NO_STATUS, NORMAL, TRY_AGAIN_LATER
 from wsaction._protocol.frames import Frame, current_frame, decode, set_since, size_of
+from wsaction._utils.asgi import Message, Receive, Send
 from wsaction._utils.tasks import is_closed_with, new_task
 from wsaction.exceptions import APIError, Cancelled
 from wsaction.hooks import nobody
 from wsaction.limits import Limits
 from wsaction.transactions import COMMITTING
-
-__all__ = ("Connection", "Dispatcher", "Receive", "Send")
 
 logger = logging.getLogger("wsaction")
 

@@ -14,8 +14,6 @@ from wsaction.transactions import COMMITTING
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
 
-__all__ = ("Deadlines",)
-
 logger = logging.getLogger("wsaction")
 
 NEVER = float("inf")

@@ -8,20 +8,14 @@ after the other. If a send makes it wait, the task becomes the connection's own 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsaction._protocol.frames import current_frame
 from wsaction._utils.tasks import is_being_cancelled, new_task
 
 if TYPE_CHECKING:
     from wsaction._connection.outbox import Outbox
-
-__all__ = ("Flusher", "Message", "Send")
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 logger = logging.getLogger("wsaction")
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from wsaction._connection.connection import Connection, Dispatcher
     from wsaction._handlers.route_table import Call
 
-__all__ = ("AuthenticationGate", "BlockingWatch", "DrainGate", "Gate")
-
 logger = logging.getLogger("wsaction")
 
 _LONGEST = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile

@@ -11,8 +11,6 @@ from wsaction._protocol.frames import Frame
 from wsaction.exceptions import APIError, Busy, DuplicateRequestID
 from wsaction.limits import Limits
 
-__all__ = ("Lanes",)
-
 
 class Lanes:
     """Decides which frame runs when; runs nothing itself.

@@ -3,29 +3,17 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any
 
-from wsaction._connection.flusher import Flusher, Message, Send
+from wsaction._connection.flusher import Flusher
 from wsaction._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import is_event, route_of
 from wsaction._protocol.frames import Frame, size_of
+from wsaction._utils.asgi import Send
 
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
-
-__all__ = (
-    "GONE",
-    "Message",
-    "Outbox",
-    "Receive",
-    "Send",
-    "cut_reason",
-    "log_failed_send",
-    "send_close",
-)
-
-Receive = Callable[[], Awaitable[Message]]
 
 logger = logging.getLogger("wsaction")
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("GENERAL", "BroadcastOrderGate", "Group", "broadcast", "is_grouped", "join_group", "method_name")
-
 logger = logging.getLogger("wsaction")
 
 GENERAL = "general.broadcast"

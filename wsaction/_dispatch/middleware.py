@@ -10,8 +10,6 @@ from wsaction.transactions import drop_failed
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
-
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
 """``await call_next(handler)`` runs the next middleware, or the action, and returns its result.
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from wsaction.consumers import AsyncAPIConsumer
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("Session",)
-
 logger = logging.getLogger("wsaction")
 
 ITEMS_IN_A_ROW = 32  # of a stream that never waits, before the event loop has its turn

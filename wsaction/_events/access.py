@@ -39,25 +39,13 @@ from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import UnknownKind, name_of
 from wsaction.routers import lookup_name
 from wsaction.serializers import output_model
+from wsaction.serializers._core_schema import MAX_MODELS
 from wsaction.serializers._from_attributes import shown_as
-from wsaction.serializers._models import MAX_MODELS, json_encoder
+from wsaction.serializers._models import json_encoder
 from wsaction.transactions import complete
 
 if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
-
-__all__ = (
-    "check_key",
-    "check_object",
-    "encode_key",
-    "encode_object",
-    "event_filter",
-    "json_of",
-    "key_name",
-    "source_of",
-    "subject_of",
-    "values_of",
-)
 
 logger = logging.getLogger("wsaction")
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
     from wsaction.generics import GenericAsyncAPIActionHandler
 
-__all__ = ("event_routes", "note", "note_given", "watched")
-
 logger = logging.getLogger("wsaction")
 
 T = TypeVar("T")

@@ -23,20 +23,6 @@ from wsaction.serializers._models import json_encoder, python_validator
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = (
-    "Access",
-    "EventPlan",
-    "EventTypes",
-    "access_at",
-    "access_of",
-    "asks_of_objects",
-    "event_plan",
-    "history",
-    "is_live",
-    "plan_at",
-    "plan_named",
-)
-
 
 class EventTypes:
     """The declared events of a handler by name. If none is declared, any name and any data is accepted.

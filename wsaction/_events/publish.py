@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from wsaction._server.runtime import LoopState, Runtime
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = (
-    "DetachedSession",
-    "handler_at",
-    "hub_of",
-    "invalidate_later",
-    "own_route",
-    "own_topic",
-    "publish_after",
-    "publish_from",
-    "push_to",
-    "session_of",
-    "topic_at",
-)
-
 logger = logging.getLogger("wsaction")
 
 

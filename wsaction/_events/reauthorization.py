@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("Connecting", "Grant", "Right", "Stream", "SubscriptionState", "may_connect", "release", "withdraw")
-
 logger = logging.getLogger("wsaction")
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
         """A handler or consumer with the mixin."""
 
 
-__all__ = ("COMINGS", "authorize", "subscribable_topic", "subscribe")
-
 COMINGS = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
 MAX_RATED_TOPICS = 1_024  # topics per connection whose rate is kept
 

@@ -37,8 +37,6 @@ from wsaction.transactions import COMMIT_ARRIVES
 if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
 
-__all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")
-
 logger = logging.getLogger("wsaction")
 
 CONTROL, PUSHES = "$control", "$push"  # topics; those of routes contain a "?"

@@ -22,8 +22,6 @@ from wsaction.serializers._models import fast_validate
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")
-
 Start: TypeAlias = Callable[[Any, Frame], Any]  # calls an action's function with a handler and a frame
 
 OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves its options

@@ -16,20 +16,6 @@ from wsaction._utils.misspellings import is_ours, refuse_misspelt, user_attribut
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.serializers._models import json_encoder
 
-__all__ = (
-    "HookFlags",
-    "NotMountedSo",
-    "check_attributes",
-    "check_settings",
-    "collect_actions",
-    "is_changed",
-    "overrides",
-    "read_action",
-    "read_hooks",
-    "select_actions",
-)
-
-
 HookFlags: TypeAlias = Mapping[str, tuple[str, ...]]
 """The flags of a class, each with the methods whose override sets it; see `read_hooks`."""
 

@@ -43,8 +43,6 @@ from wsaction.transactions import drop_failed
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("GIVEN", "Dependencies", "Depends", "Kind", "ModelStep", "Step", "name_of")
-
 Kind: TypeAlias = Literal["coroutine", "function", "class", "async generator", "generator"]
 
 

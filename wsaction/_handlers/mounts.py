@@ -14,14 +14,13 @@ from wsaction.permissions import BasePermission
 from wsaction.permissions._classes import Permissions, compile_permissions
 from wsaction.permissions._expressions import Ask
 from wsaction.routing import re_path
-from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest
+from wsaction.routing._patterns import Endpoint, Include
+from wsaction.routing._urlconf import adopt_all, nest
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 if TYPE_CHECKING:
     from wsaction._events.plan import EventPlan
     from wsaction.handlers import AsyncAPIActionHandler
-
-__all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
 
 logger = logging.getLogger("wsaction")
 

@@ -16,8 +16,6 @@ from wsaction.routing import Resolver404, ResolverMatch, Router
 if TYPE_CHECKING:
     from wsaction._events.plan import Access
 
-__all__ = ("MAX_CACHED_ROUTES_OF_A_CONNECTION", "Call", "RouteTable", "Target", "Targets")
-
 MAX_CACHED_ROUTES = 1_024
 MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # of a connection whose path has captures, which it cannot share
 

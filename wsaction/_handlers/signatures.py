@@ -19,8 +19,6 @@ from wsaction.serializers._models import json_validator
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # not imported at run time, as it is slow and only models need it
 
-__all__ = ("Overrides", "depends_of", "read_dependencies")
-
 Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # by the function that is replaced
 
 

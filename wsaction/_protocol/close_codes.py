@@ -13,25 +13,6 @@ one. To add a code, name it here and in `MEANINGS`, which the explorer shows. Th
 compares them.
 """
 
-__all__ = (
-    "FORBIDDEN",
-    "IDLE",
-    "INTERNAL_ERROR",
-    "MEANINGS",
-    "NORMAL",
-    "NOT_AUTHENTICATED",
-    "NOT_FOUND",
-    "NO_CLOSE_FRAME",
-    "NO_STATUS",
-    "PASSING_STATUSES",
-    "POLICY_VIOLATION",
-    "SERVICE_RESTART",
-    "TRY_AGAIN_LATER",
-    "code_for_status",
-    "refuses",
-    "status_refuses",
-)
-
 # RFC 6455, section 7.4.1, and IANA's registry of close codes
 NORMAL = 1000
 NO_STATUS = 1005  # never sent; the peer's close frame had no code

@@ -14,8 +14,6 @@ from wsaction._protocol.frames import quote
 if TYPE_CHECKING:
     from wsaction.layers.base import Position
 
-__all__ = ("decode_event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "route_of")
-
 
 def encode_event(event: str, route: str, data: str) -> str:
     """The frame of an event. ``data`` is JSON already.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from enum import IntEnum
-from json.encoder import encode_basestring as quote
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -22,22 +22,7 @@ if TYPE_CHECKING:
     from wsaction.consumers import AsyncAPIConsumer
     from wsaction.transactions import UnitOfWork
 
-__all__ = (
-    "AfterReply",
-    "Frame",
-    "Lateness",
-    "NotAwaited",
-    "current_frame",
-    "decode",
-    "encode_reply",
-    "malformed",
-    "new_frame",
-    "quote",
-    "read_object",
-    "refused",
-    "reply_tail",
-    "tail_of",
-)
+quote = encode_basestring  # a JSON string, not ASCII-escaped
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,27 +17,6 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-__all__ = (
-    "PATH_KEY",
-    "PATTERN_KEY",
-    "RUNTIME_KEY",
-    "SESSION_KEY",
-    "SOCKET_EXTENSION",
-    "USER_ID_KEY",
-    "RouteTopic",
-    "SharedTopic",
-    "captured_root",
-    "connection_captures",
-    "connection_path",
-    "group_topic",
-    "is_loaded",
-    "is_named",
-    "is_shared",
-    "route_topic",
-    "topic_as",
-    "topic_of",
-)
-
 MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
 
 RUNTIME_KEY = "wsaction.runtime"  # the app's runtime

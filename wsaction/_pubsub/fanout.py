@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from wsaction._utils.tasks import Tasks
 
-__all__ = ("CHUNK", "SLICE", "Fanout", "JobQueue")
-
 logger = logging.getLogger("wsaction")
 
 CHUNK = 64  # recipients between two checks of the clock

@@ -25,8 +25,6 @@ from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Layer, Position
 
-__all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_PENDING_INVALIDATIONS", "Hub")
-
 logger = logging.getLogger("wsaction")
 
 JOIN_TIMEOUT = 10.0  # seconds that a join may take, its snapshot included

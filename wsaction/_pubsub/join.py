@@ -11,8 +11,6 @@ from wsaction._pubsub.topic import Pages, Topic
 from wsaction.exceptions import Cancelled
 from wsaction.layers.base import History, Position
 
-__all__ = ("MAX_RECOVERED", "Join", "Reply", "Snapshot")
-
 MAX_RECOVERED = 1_000  # missed events that are sent; with more, or with over half the capacity, recovered is false
 
 Reply = Callable[[Position, bool | None, Any], str | None]

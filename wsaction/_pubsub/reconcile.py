@@ -10,8 +10,6 @@ from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import History, Layer, Page, Position
 
-__all__ = ("CHECK_GRACE", "CHECK_INTERVAL", "MAX_FILL", "MAX_READS", "Reconciler")
-
 logger = logging.getLogger("wsaction")
 
 MAX_READS = 128  # reads of the layer at the same time

@@ -15,8 +15,6 @@ from wsaction._utils.tasks import Tasks, is_being_cancelled
 from wsaction._utils.timer import Alarm
 from wsaction.layers.base import Position
 
-__all__ = ("Filter", "FilteredSubscription", "NotKnown", "ReplyRecipient", "State", "Subscriber", "Subscription")
-
 logger = logging.getLogger("wsaction")
 
 MAX_COLLECTED = 1_024  # events that wait for the reply of a subscription; with more, the join starts again

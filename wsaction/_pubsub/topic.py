@@ -20,8 +20,6 @@ from wsaction._pubsub.fanout import Fanout, JobQueue
 from wsaction._pubsub.subscription import FilteredSubscription, ReplyRecipient, State, Subscription
 from wsaction.layers.base import History, Page, Position
 
-__all__ = ("MAX_BACKLOG", "RING", "Message", "OnEvent", "Rings", "Topic")
-
 RING = 64  # the newest events that a process keeps of each topic, for clients that reconnect soon
 MAX_RING_BYTES = 262_144  # bytes of one ring
 MAX_RINGS_BYTES = 16_777_216  # bytes of the rings of all topics

@@ -14,12 +14,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from wsaction._connection.connection import Send
 from wsaction._protocol.close_codes import MEANINGS
 from wsaction._server.lifecycle import upgrade_required
+from wsaction._utils.asgi import Send
 from wsaction.exceptions import ImproperlyConfigured
-
-__all__ = ("Pages",)
 
 Page = tuple[bytes, list[tuple[bytes, bytes]]]  # body, headers
 

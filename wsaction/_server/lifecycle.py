@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
+from wsaction._connection.connection import Connection, Dispatcher
 from wsaction._connection.gates import AuthenticationGate, BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
@@ -28,6 +28,7 @@ from wsaction._protocol.close_codes import (
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
+from wsaction._utils.asgi import Receive, Send
 from wsaction._utils.lifespan import app_running
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.dialects.base import SpeakingConnection, choose
@@ -49,8 +50,6 @@ from wsaction.serializers._errors import encode_errors
 
 if TYPE_CHECKING:
     from wsaction.consumers import AsyncAPIConsumer
-
-__all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 
 logger = logging.getLogger("wsaction")
 

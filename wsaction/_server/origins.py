@@ -16,8 +16,6 @@ from typing import Any
 
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("HostPolicy", "OriginPolicy")
-
 _NAME = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)"
 _HOST = rf"{_NAME}(?::(?P<port>[1-9][0-9]{{0,4}}))?"
 _SERVED = rf"{_NAME}\.?(?::[0-9]{{0,5}})?"  # any port

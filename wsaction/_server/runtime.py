@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
     from wsaction._dispatch.session import Session
 
-__all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
-
 RESTARTING = "the server is restarting"
 HAND_OVER_TIMEOUT = 10.0  # seconds to wait for work that another event loop runs
 

@@ -41,8 +41,6 @@ except ImportError:  # websockets was built without its C extension
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
 
-__all__ = ("FairProtocol", "Turns")
-
 # Cost of parsing: 8 for a final frame, 1 for any other fragment, and 1 for each 128 bytes of payload.
 SHARE = 64  # cost that one connection may cause before other connections have their turn
 SHARED_BUDGET = 256  # cost of all connections within their share, per iteration of the event loop

@@ -7,8 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("WORKERS_VARIABLE", "count_workers", "warn_of_workers")
-
 logger = logging.getLogger("wsaction")
 
 WORKERS_VARIABLE = "WSACTION_WORKERS"  # set by `wsaction.server.run` for the processes that it starts

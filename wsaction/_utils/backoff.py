@@ -3,8 +3,6 @@
 import random
 from collections.abc import Callable
 
-__all__ = ("Backoff",)
-
 
 class Backoff:
     """Exponential back-off with jitter. The bound doubles from ``first`` to ``longest`` seconds.

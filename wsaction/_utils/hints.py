@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ("did_you_mean",)
-
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str) -> str:
     """Suggests the known name that is most like ``name``, or lists all names after ``otherwise`` if none is similar.

@@ -9,8 +9,6 @@ from weakref import WeakKeyDictionary
 
 from wsaction._utils.tasks import new_task
 
-__all__ = ("Lifespan", "State", "app_running", "close_at_end")
-
 logger = logging.getLogger("wsaction")
 
 State: TypeAlias = Mapping[str, Any]

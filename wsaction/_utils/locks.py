@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 
-__all__ = ("Held", "Locks")
-
 
 class _Entry:
     __slots__ = ("lock", "users")

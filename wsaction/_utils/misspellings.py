@@ -12,8 +12,6 @@ from typing import Any
 
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("defined_by_user", "framework_names", "is_code", "is_ours", "refuse_misspelt", "user_attributes")
-
 _POLICIES = ("class", "classes", "backends", "patterns")  # settings whose singular or plural is a mistake too
 # Settings that leave something open if they have no effect. Any method may refuse, so all methods count too.
 _GUARDS = ("permission_classes", "throttle_classes", "filter_backends", "recheck", "limits", "lookup_field")

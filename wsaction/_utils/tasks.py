@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any
 
-__all__ = ("Tasks", "is_being_cancelled", "is_closed_with", "new_task")
-
 logger = logging.getLogger("wsaction")
 
 STOP_TIMEOUT = 10.0  # seconds that `Tasks.stop` waits for cancelled tasks

@@ -15,8 +15,6 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
-__all__ = ("Threads", "caller", "handed_over", "is_awaited_by_thread", "is_over", "note_process")
-
 logger = logging.getLogger("wsaction")
 
 T = TypeVar("T")

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-__all__ = ("Alarm",)
-
 
 class Alarm:
     """Calls ``callback()`` once, at the earliest of the requested times, and then forgets them all.

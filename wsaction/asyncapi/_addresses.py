@@ -11,8 +11,6 @@ from wsaction.routing._patterns import Endpoint, Include, Pattern
 from wsaction.routing._resolver import Leaf
 from wsaction.routing.converters import Converter
 
-__all__ = ("Address", "address_of")
-
 Pieces = list[str | tuple[str]]
 
 MAX_FORMS = 32  # of one route: each optional part doubles their number

@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 from wsaction.asyncapi._client_names import camel, free, pascal
 
-__all__ = ("Group", "Method", "Route", "groups_of")
-
 Document = Mapping[str, Any]
 Kind = Literal["call", "send", "stream", "subscribe"]
 

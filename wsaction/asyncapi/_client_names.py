@@ -3,8 +3,6 @@
 import re
 from collections.abc import Collection
 
-__all__ = ("camel", "free", "is_identifier", "pascal", "words")
-
 # JavaScript gives these names a meaning on every object: with a `then`, it would be awaited like a promise.
 RESERVED = frozenset({"__proto__", "constructor", "then", "toString", "valueOf", "toJSON", "hasOwnProperty"})
 

@@ -34,8 +34,6 @@ from wsaction.limits import Limits
 from wsaction.routing import Router
 from wsaction.routing._resolver import Leaf
 
-__all__ = ("describe",)
-
 VERSION = "3.1.0"
 _ERROR_ITEM, _ERROR_TYPE = "wsaction.Error", "wsaction.ErrorType"  # model names have no dot, so these are free
 

@@ -15,18 +15,6 @@ from wsaction.limits import Limits
 from wsaction.permissions._expressions import name_of
 from wsaction.serializers import output_model
 
-__all__ = (
-    "REQUEST_ID",
-    "Message",
-    "Place",
-    "auth_messages",
-    "events_of",
-    "facts_of",
-    "messages_of",
-    "permissions_of",
-    "text_of",
-)
-
 Schema = dict[str, Any]
 Message = dict[str, Any]
 

@@ -14,8 +14,6 @@ from pydantic_core import SchemaSerializer
 from wsaction.serializers._core_schema import READ, build
 from wsaction.serializers._write_only import hidden
 
-__all__ = ("Schemas", "json_of")
-
 Schema = dict[str, Any]
 Mode = Literal["validation", "serialization"]  # of input and of output
 

@@ -26,17 +26,6 @@ from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.authentication._identity import is_somebody
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
 
-__all__ = (
-    "BaseAuthentication",
-    "BearerAuthentication",
-    "Credential",
-    "FirstFrameAuthentication",
-    "Scope",
-    "SessionAuthentication",
-    "bearer_tokens",
-    "is_bearer",
-)
-
 Scope = MutableMapping[str, Any]
 
 BEARER = "bearer."  # the prefix of a token in a sub-protocol

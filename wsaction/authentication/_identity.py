@@ -10,8 +10,6 @@ from typing import Any
 
 from wsaction._protocol.scope import USER_ID_KEY
 
-__all__ = ("counted_id", "is_authenticated", "is_somebody", "owner_id", "user_id")
-
 _ID_NAMES = ("pk", "id", "identity")
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from wsaction.exceptions import APIError, from_starlette
 
-__all__ = ("RedactedError", "redact", "texts", "without_secrets")
-
 SHORTEST = 4  # characters; a shorter text does not count as a secret
 TRACE = 8  # characters in a row that count as a trace of a secret
 _MAX_TEXT = 16_384  # characters of a traceback

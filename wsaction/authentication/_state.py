@@ -35,8 +35,6 @@ from wsaction.exceptions import (
     one_line,
 )
 
-__all__ = ("AuthenticationState", "Authenticator")
-
 logger = logging.getLogger("wsaction")
 
 

@@ -16,19 +16,6 @@ import click
 from wsaction.applications import WSAction
 from wsaction.exceptions import ImproperlyConfigured
 
-__all__ = (
-    "EXISTING_FILE",
-    "app_argument",
-    "app_dir_option",
-    "check_factory",
-    "check_module",
-    "check_served",
-    "factory_option",
-    "find_target",
-    "load",
-    "summarize",
-)
-
 TARGET = "MODULE:APP"
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)
 _EXISTING_FOLDER = click.Path(exists=True, file_okay=False)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ("output_option", "put", "read", "table")
-
 _FILE = click.Path(dir_okay=False, path_type=Path)
 output_option = click.option(
     "-o", "--output", metavar="FILE", type=_FILE, help="Write to this file instead of standard output."

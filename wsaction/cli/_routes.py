@@ -10,8 +10,6 @@ from wsaction.asyncapi._operations import permissions_of
 from wsaction.routing import Router
 from wsaction.routing._resolver import Leaf
 
-__all__ = ("Entry", "inventory")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:

@@ -7,8 +7,6 @@ from typing import Generic, TypeVar
 
 from wsaction.client.errors import Overflow
 
-__all__ = ("HARD_LIMIT_FACTOR", "Buffer", "FlowControl", "Outbox", "StreamBuffer")
-
 T = TypeVar("T")
 
 MAX_PAUSE = 5.0  # seconds that reading may pause for streams; servers close a socket that nobody reads

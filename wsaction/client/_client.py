@@ -17,8 +17,6 @@ from wsaction.client._subscriptions import Subscription
 from wsaction.client.errors import CallTimeout, ClientError
 from wsaction.client.messages import Position, validated
 
-__all__ = ("Client", "connect")
-
 logger = logging.getLogger("wsaction.client")
 
 T = TypeVar("T")

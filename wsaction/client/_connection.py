@@ -14,8 +14,6 @@ from wsaction.client._websocket import Socket
 from wsaction.client.errors import ConnectionLost, Overflow, UnexpectedReply
 from wsaction.client.messages import Event, Reply, encode_request, read
 
-__all__ = ("Connection", "PendingReply", "StreamItems")
-
 logger = logging.getLogger("wsaction.client")
 
 INITIAL_PROBE_DELAY, MAX_PROBE_DELAY = 0.001, 0.25  # seconds between two probes, if somebody waits

@@ -13,8 +13,6 @@ from wsaction.client.messages import Event, Resync
 if TYPE_CHECKING:
     from wsaction.client._reconnect import ConnectionManager
 
-__all__ = ("EventRouter", "Events")
-
 
 class Events:
     """Async iterator over the events of no subscription, such as pushes. It ends when the client is closed.

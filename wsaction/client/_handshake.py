@@ -13,8 +13,6 @@ from wsaction.client._websocket import open_socket
 from wsaction.client.errors import ActionError, ClientError, ConnectionFailed, ConnectionLost
 from wsaction.client.messages import Event, Reply
 
-__all__ = ("Dialer", "Token", "refusal")
-
 logger = logging.getLogger("wsaction.client")
 
 Token = str | Callable[[], "str | Awaitable[str]"]

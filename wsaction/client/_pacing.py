@@ -20,8 +20,6 @@ from wsaction.client.messages import Reply, encode_request
 if TYPE_CHECKING:
     from wsaction.client._connection import Connection
 
-__all__ = ("Pacer", "ReplyReceiver", "Request", "was_not_run")
-
 logger = logging.getLogger("wsaction.client")
 
 MAX_SIZE = 524_288  # characters in flight; half of the server's default, as `Client.max_in_flight`

@@ -16,8 +16,6 @@ from wsaction.client.errors import ConnectionFailed, ConnectionLost
 if TYPE_CHECKING:
     from wsaction.client._event_routing import EventRouter
 
-__all__ = ("ConnectionManager", "State")
-
 logger = logging.getLogger("wsaction.client")
 
 State = Literal["connecting", "connected", "waiting", "closed"]

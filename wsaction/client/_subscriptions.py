@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from wsaction.client._event_routing import EventRouter
     from wsaction.client._reconnect import ConnectionManager
 
-__all__ = ("SharedRoute", "Subscription", "SubscriptionState")
-
 logger = logging.getLogger("wsaction.client")
 
 SubscriptionState = Literal["joining", "live", "recovering", "closed"]

@@ -16,8 +16,6 @@ except ImportError as exc:
 from wsaction._protocol.close_codes import status_refuses
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
 
-__all__ = ("Socket", "open_socket")
-
 logger = logging.getLogger("wsaction.client")
 
 SUBPROTOCOL = "wsaction.v1"

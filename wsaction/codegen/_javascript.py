@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from tree_sitter import Language, Node, Query
 
-__all__ = ("erase_types",)
-
 # In tree-sitter's query language, `@name` names the node before it.
 _QUERY = """
 ; erased: `_edit` has a function for each name

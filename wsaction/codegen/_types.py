@@ -8,8 +8,6 @@ from typing import Any
 
 from wsaction.asyncapi._client_names import free, is_identifier, pascal
 
-__all__ = ("Types", "comment", "key", "literal")
-
 Schema = Mapping[str, Any]
 
 _REF = "#/components/schemas/"

@@ -15,8 +15,6 @@ from wsaction.asyncapi._client_methods import Group, Method, Route, groups_of
 from wsaction.asyncapi._client_names import pascal
 from wsaction.codegen._types import Types, comment, key, literal
 
-__all__ = ("runtime", "typescript")
-
 _PARTS = (
     "errors",
     "messages",

@@ -13,11 +13,12 @@ Without a ``dialect``, and for clients that offer it, the protocol is ``wsaction
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from wsaction._connection.connection import Connection, Receive, Send
+from wsaction._connection.connection import Connection
 from wsaction._connection.flusher import Flusher
 from wsaction._connection.outbox import Outbox
 from wsaction._protocol.event_frames import is_event
 from wsaction._protocol.frames import Frame, current_frame
+from wsaction._utils.asgi import Receive, Send
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.limits import Limits
 

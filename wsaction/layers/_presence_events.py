@@ -4,8 +4,6 @@ from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import quote
 from wsaction.layers.base import Place
 
-__all__ = ("encode_join", "encode_leave")
-
 
 def encode_join(place: Place, user: str) -> bytes:
     """The body of a `join` event."""

@@ -15,18 +15,6 @@ from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_scripts import Script
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = (
-    "Connect",
-    "Demoted",
-    "Pipeline",
-    "RedisConnection",
-    "Refused",
-    "check_server",
-    "encode_command",
-    "encoded",
-    "error_for_refusal",
-)
-
 logger = logging.getLogger("wsaction")
 
 MAX_COMMANDS = 10_000  # commands that wait to be sent; more are refused

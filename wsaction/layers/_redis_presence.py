@@ -28,8 +28,6 @@ from wsaction.layers._redis_pipeline import Pipeline
 from wsaction.layers._redis_scripts import ALIVE, COUNT, RENEW
 from wsaction.layers.base import MAX_TOPIC_BYTES, META_TTL, History, Place, new_epoch
 
-__all__ = ("LEASE", "RedisRoster", "presence_key")
-
 logger = logging.getLogger("wsaction")
 
 LEASE = 10.0  # seconds that a process counts as alive after a renewal

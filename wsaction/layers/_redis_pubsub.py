@@ -20,8 +20,6 @@ from wsaction.layers._redis_pipeline import (
 from wsaction.layers.base import MAX_OFFSET, Sink
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("PING_INTERVAL", "PubSub", "parse_message")
-
 logger = logging.getLogger("wsaction")
 
 PING_INTERVAL = 5.0  # seconds

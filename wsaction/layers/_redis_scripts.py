@@ -19,8 +19,6 @@ would receive.
 
 import hashlib
 
-__all__ = ("ALIVE", "COUNT", "INVALIDATE", "PUBLISH", "READ", "RENEW", "TELL", "Script")
-
 
 class Script:
     """A Lua script, called by the hash of its text.

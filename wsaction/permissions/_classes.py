@@ -60,22 +60,6 @@ from wsaction.permissions._expressions import (
 )
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = (
-    "AllowAny",
-    "BasePermission",
-    "Composition",
-    "DenyAll",
-    "IsAuthenticated",
-    "IsAuthenticatedStrictly",
-    "IsOwner",
-    "Permissions",
-    "Refusal",
-    "compile_permissions",
-    "raise_refusal",
-    "refusing",
-    "require",
-)
-
 Scope: TypeAlias = MutableMapping[str, Any]
 Answer: TypeAlias = bool | Awaitable[bool]
 

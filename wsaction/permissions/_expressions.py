@@ -16,23 +16,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-__all__ = (
-    "Ask",
-    "Composition",
-    "Kwargs",
-    "Method",
-    "Operators",
-    "Refusal",
-    "Verdict",
-    "is_group",
-    "keywords_of",
-    "name_of",
-    "normal_form",
-    "once",
-    "series",
-    "single",
-)
-
 logger = logging.getLogger("wsaction")
 
 

@@ -24,8 +24,6 @@ from wsaction.querysets._lookups import (
 )
 from wsaction.querysets._predicates import Ordering, decide
 
-__all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
-
 M = TypeVar("M")
 
 _READ_METHODS = ("get", "_at", "_fetch", "filter")

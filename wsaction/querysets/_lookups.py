@@ -33,21 +33,6 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from wsaction._utils.hints import did_you_mean
 
-__all__ = (
-    "LOOKUPS",
-    "Combination",
-    "Condition",
-    "FieldError",
-    "Fields",
-    "InvalidLookup",
-    "Q",
-    "UnknownKind",
-    "field_name",
-    "field_path",
-    "name_of",
-    "resolve",
-)
-
 TEXT_LOOKUPS = ("iexact", "contains", "icontains", "startswith", "endswith")
 LOOKUPS = ("exact", "in", "lt", "lte", "gt", "gte", "range", "isnull", *TEXT_LOOKUPS)
 """The names of all comparisons."""

@@ -14,8 +14,6 @@ from wsaction.querysets._lookups import UnknownKind, name_of
 from wsaction.querysets._model_fields import ModelFields, is_immutable, json_text, jsonable, members
 from wsaction.serializers._core_schema import MAX_MODELS, build, by_names, whole_schema
 
-__all__ = ("Draft", "Drafts", "Table")
-
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -12,8 +12,6 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
-__all__ = ("ModelFields", "coercer", "is_immutable", "json_text", "jsonable", "members", "revealed")
-
 
 def coercer(annotation: Any) -> Callable[[Any], Any]:
     """A function that converts a value to a type: ``coercer(int)("7") == 7``.

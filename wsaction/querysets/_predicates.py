@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 
 from wsaction.querysets._lookups import Combination, Condition
 
-__all__ = ("Ordering", "Predicate", "decide", "predicate", "sort_rows")
-
 Predicate: TypeAlias = Callable[[Any], bool]
 Ordering: TypeAlias = tuple[tuple[str, ...], bool]  # the path of a field, and whether it descends
 

@@ -5,8 +5,6 @@ from typing import Any, Protocol, Self
 
 from wsaction.querysets._lookups import Q
 
-__all__ = ("QuerySet",)
-
 
 class QuerySet(Protocol):
     """A set of objects that can be filtered, ordered, read and written: a generic handler's ``queryset``.

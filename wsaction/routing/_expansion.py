@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import NamedTuple
 
-__all__ = ("Form", "forms")
-
 # The text of an escape; None: no text. Any other escaped character stands for itself.
 _SAMPLES = {"A": None, "b": None, "B": None, "Z": None, "d": "0", "D": "x", "s": " ", "S": "x", "w": "x", "W": "!"}
 

@@ -12,8 +12,6 @@ from typing import Any, Union
 from wsaction.routing.converters import Converter, check_regex, decoder, get_converter, is_pure
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("Endpoint", "Include", "Pattern", "compile_regex", "compile_route")
-
 _PARAMETER = r"<([^>]+)>"
 _ASCII_SPACE = frozenset(" \t\n\r\x0b\x0c")
 

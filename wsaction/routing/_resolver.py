@@ -11,8 +11,6 @@ from typing import Any
 from wsaction.routing._patterns import Endpoint, Include, Pattern, PatternMatch
 from wsaction.routing.exceptions import Resolver404
 
-__all__ = ("Leaf", "ResolverMatch", "flatten")
-
 
 class Level:
     """An include at one place in the tree."""

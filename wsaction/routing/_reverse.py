@@ -16,8 +16,6 @@ from wsaction.routing._patterns import Endpoint, Include
 from wsaction.routing.converters import Converter
 from wsaction.routing.exceptions import NoReverseMatch
 
-__all__ = ("Reverser",)
-
 
 class Reverser:
     """The names of a tree of patterns. Namespaces below it are read when they are first needed.

@@ -17,8 +17,6 @@ from typing import TypeVar
 
 from wsaction.routing._patterns import Pattern
 
-__all__ = ("Outline", "Trie", "outline")
-
 # One step of a regex: an escape, a class, the opening of a group, or a single character. It is compiled on first use,
 # to keep the import cheap.
 _STEP = (

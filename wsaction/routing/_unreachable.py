@@ -12,8 +12,6 @@ from wsaction.routing._urlconf import Router
 from wsaction.routing.converters import Converter
 from wsaction.routing.exceptions import Resolver404
 
-__all__ = ("Shadow", "shadows")
-
 _UUID = "6f1b2c3d-0000-4000-8000-00000000000a"
 # Captures to try. Each built-in converter accepts one that no narrower converter accepts.
 _CAPTURES = ["~!", "7", "40213", "x", "Ab-c_1", "2024", "x/~!", _UUID, "en", "2024-11-23"]

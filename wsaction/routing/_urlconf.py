@@ -33,8 +33,6 @@ from wsaction.routing._reverse import Reverser
 from wsaction.routing._trie import Outline, Trie, outline
 from wsaction.routing.exceptions import ImproperlyConfigured, Resolver404
 
-__all__ = ("Endpoint", "Include", "Included", "Router", "adopt", "adopt_all", "include", "nest", "path", "re_path")
-
 _MOUNT_METHODS = ("as_asgi", "as_aaah", "as_view")  # as_asgi first: a consumer has as_aaah too
 
 

@@ -25,28 +25,6 @@ from wsaction.routing.exceptions import ImproperlyConfigured
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # slow to import; defining a model loads it
 
-__all__ = (
-    "MAX_MODELS",
-    "READ",
-    "WRITTEN",
-    "ReadOnly",
-    "SchemaRewriter",
-    "WriteOnly",
-    "build",
-    "by_names",
-    "check_class",
-    "check_unmarked",
-    "core_of",
-    "dropping",
-    "fields_of",
-    "map_member",
-    "marked",
-    "marked_fields",
-    "marked_names",
-    "model_validators",
-    "whole_schema",
-)
-
 MAX_MODELS = 1_024  # entries of a cache: the models of all handlers, and some that are created at run time
 
 Node = dict[str, Any]  # one dict of a core schema

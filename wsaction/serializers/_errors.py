@@ -6,8 +6,6 @@ from wsaction._protocol.frames import Frame, tail_of
 from wsaction.exceptions import APIError
 from wsaction.serializers._write_only import shown
 
-__all__ = ("encode_error", "encode_errors")
-
 
 def encode_error(frame: Frame, error: APIError) -> str:
     """The reply to ``frame`` with ``error``; its ``data`` is null."""

@@ -8,9 +8,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.serializers._models import MAX_MODELS
-
-__all__ = ("many_shown_as", "shown_as")
+from wsaction.serializers._core_schema import MAX_MODELS
 
 Model = type[BaseModel]
 

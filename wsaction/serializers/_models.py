@@ -40,20 +40,6 @@ from wsaction.serializers._write_only import hidden, shown
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # slow to import; defining a model loads it
 
-__all__ = (
-    "MAX_MODELS",
-    "InputModel",
-    "ReadOnly",
-    "WriteOnly",
-    "fast_validate",
-    "input_model",
-    "json_encoder",
-    "json_validator",
-    "output_model",
-    "python_validator",
-    "shows",
-)
-
 
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
     """A function that validates a parsed JSON value as ``annotation``, with the same result as for its JSON text.

@@ -34,8 +34,6 @@ from wsaction.serializers._core_schema import (
     whole_schema,
 )
 
-__all__ = ("check_fields", "hidden", "shown")
-
 Node = dict[str, Any]  # one dict of a core schema
 Model = type[BaseModel]
 

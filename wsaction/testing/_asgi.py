@@ -13,8 +13,6 @@ from typing import Any
 
 from wsaction.testing._scope import Scope
 
-__all__ = ("ASGIApp", "Message", "Predicate", "Protocol", "Received", "anything", "is_frame")
-
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 

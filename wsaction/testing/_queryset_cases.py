@@ -6,8 +6,6 @@ from typing import Any
 
 from wsaction.querysets._lookups import Q
 
-__all__ = ("CONFLICTS", "INVALID_LOOKUPS", "LOOKUPS", "MISSING", "NEW", "ORDERS", "ROWS")
-
 _ADA, _NOBODY = {"id": 1, "name": "Ada"}, {"id": 2, "name": None}
 _FIELDS = ("id", "slug", "title", "rank", "done", "due", "board", "position", "owner")
 _VALUES = (

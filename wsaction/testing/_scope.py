@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-__all__ = ("HeaderTypes", "Scope", "decode_headers", "encode_headers", "websocket_scope")
-
 Scope = MutableMapping[str, Any]
 HeaderTypes = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 

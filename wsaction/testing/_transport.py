@@ -16,8 +16,6 @@ from wsaction.testing._asgi import ASGIApp, Message, Predicate, Protocol, Receiv
 from wsaction.testing._scope import Scope
 from wsaction.testing.errors import ClientDisconnected, ConnectionClosed
 
-__all__ = ("ABNORMAL", "CAPACITY", "Transport")
-
 ABNORMAL = 1006  # the close code if a connection ends without a close frame
 CAPACITY = 1024
 _CANCEL_ATTEMPTS = 10

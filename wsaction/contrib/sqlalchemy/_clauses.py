@@ -13,8 +13,6 @@ from wsaction.contrib.sqlalchemy._columns import ColumnValues, storable
 from wsaction.querysets._lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
 from wsaction.querysets._predicates import Ordering
 
-__all__ = ("MappedFields", "clause", "ordering")
-
 Clause: TypeAlias = ColumnElement[bool]
 
 

@@ -20,8 +20,6 @@ from wsaction.querysets._lookups import Condition, FieldError
 from wsaction.querysets._model_fields import coercer, json_text, jsonable, members, revealed
 from wsaction.querysets._predicates import predicate
 
-__all__ = ("ColumnValues", "refuse_container", "storable")
-
 Check = Callable[[Any], Any]
 
 

@@ -11,8 +11,6 @@ from sqlalchemy.orm import Mapper
 
 from wsaction.exceptions import APIError, Busy, Conflict, InvalidParameters
 
-__all__ = ("api_error", "is_aborted", "is_away", "is_refusal")
-
 _SQLITE = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (.+)")  # card.board_id, card.position
 _DETAIL = re.compile(r"Key \((.+?)\)=")  # PostgreSQL's: Key (board_id, "position")=(1, 2) already exists.
 # too long, out of range, ill-formed

@@ -29,8 +29,6 @@ from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameter
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import Condition, UnknownKind, name_of
 
-__all__ = ("SQLAlchemyQuerySet",)
-
 M = TypeVar("M")
 
 _KEY_PARAMETER = "wsaction_key"

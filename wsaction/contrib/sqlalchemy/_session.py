@@ -32,8 +32,6 @@ from wsaction.contrib.sqlalchemy._errors import api_error, is_aborted, is_away, 
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
 from wsaction.transactions import UnitOfWork, finish, join_unit, unit_of_work
 
-__all__ = ("CurrentSession", "UnitSession", "flush")
-
 logger = logging.getLogger("wsaction")
 
 WARN_AFTER = 1.0  # seconds that a task waits for the write lock of the action that started it, before a warning
