@@ -187,7 +187,7 @@ class WSAction:
         if any(view.table.is_live for view in self._views()):
             self.runtime.warn_of_workers()
         async with app_running():
-            self.runtime.here.users.listen()
+            self.runtime.loop_state.users.listen()
             try:
                 if self._lifespan is None:
                     yield None
@@ -233,7 +233,7 @@ class WSAction:
 
         >>> await app.publish("boards/7/", "moved", {"card": 3})
         """
-        await self.runtime.where_served(
+        await self.runtime.run_where_served(
             lambda: self._publish(route, event, data, path=path, root_path=root_path, topic=topic, exclude=exclude)
         )
 
@@ -269,7 +269,7 @@ class WSAction:
         >>> card = await cards.update(card, {"owner_id": 2})
         >>> await app.publish_object("cards/", "updated", card, before=before)
         """
-        await self.runtime.where_served(
+        await self.runtime.run_where_served(
             lambda: self._publish_object(route, event, obj, before=before, path=path, root_path=root_path)
         )
 
@@ -331,10 +331,10 @@ class WSAction:
     async def _notify_user(self, command: str, user_id: Any, **details: Any) -> None:
         if user_id is None:
             raise ValueError("expected a user's id, got None; pass what WSAction(user_id=...) returns for the user")
-        await self.runtime.where_served(lambda: self._notify_user_here(command, user_id, details))
+        await self.runtime.run_where_served(lambda: self._notify_user_here(command, user_id, details))
 
     async def _notify_user_here(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
-        users = self.runtime.here.users
+        users = self.runtime.loop_state.users
         if (unit := unit_to_wait_for()) is None:
             await users.tell(command, user_id, **details)
         else:

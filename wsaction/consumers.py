@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from wsaction._protocol.frames import Frame, current_frame
 from wsaction.dialects.base import check_dialects
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
-from wsaction.serializers._write_only import shown
+from wsaction.serializers._write_only import strip_write_only
 
 __all__ = ("AsyncAPIConsumer",)
 
@@ -64,4 +64,4 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
 
         `WriteOnly` fields of models are left out.
         """
-        self.connection.put(to_json(shown(content), inf_nan_mode="null").decode())
+        self.connection.put(to_json(strip_write_only(content), inf_nan_mode="null").decode())

@@ -42,7 +42,7 @@ from wsaction.permissions._classes import require
 from wsaction.querysets._lookups import FieldError
 from wsaction.serializers import ReadOnly, input_model, output_model
 from wsaction.serializers._core_schema import marked
-from wsaction.serializers._from_attributes import many_shown_as, shown_as
+from wsaction.serializers._from_attributes import as_output, many_as_output
 from wsaction.serializers._models import shows
 
 __all__ = (
@@ -261,11 +261,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     def serialize(self, obj: Any) -> BaseModel:
         """Returns the object as an instance of the serializer, from its attributes."""
-        return shown_as(output_model(self.get_serializer_class()), obj)
+        return as_output(output_model(self.get_serializer_class()), obj)
 
     def serialize_many(self, objs: Sequence[Any]) -> Sequence[BaseModel]:
         """Serializes many objects, in one call of pydantic."""
-        return many_shown_as(output_model(self.get_serializer_class()), objs)
+        return many_as_output(output_model(self.get_serializer_class()), objs)
 
     def validate(self, data: Any, obj: Any = None, *, partial: bool = False) -> dict[str, Any]:
         """Validates input. Returns the values to write by field, without the fields that are marked ``ReadOnly``.

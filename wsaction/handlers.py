@@ -30,7 +30,7 @@ from wsaction._server.lifecycle import serve
 from wsaction._server.runtime import Runtime, on_loop, on_loops
 from wsaction._utils.asgi import Receive, Send
 from wsaction._utils.hints import did_you_mean
-from wsaction._utils.misspellings import framework_names, is_code, is_ours
+from wsaction._utils.misspellings import get_framework_attributes, is_code, is_ours
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
@@ -384,7 +384,7 @@ def _check_initkwargs(cls: type[AsyncAPIActionHandler], initkwargs: Mapping[str,
 def _settable_names(cls: type[AsyncAPIActionHandler]) -> list[str]:
     """The attributes that ``as_aaah()`` may set. Hooks are not among them: `_read_hooks` reads the class alone."""
     actions = [action.function.__name__ for action in cls.available_actions.values()]
-    hooks = [name for name, value in framework_names(cls).items() if is_code(value)]
+    hooks = [name for name, value in get_framework_attributes(cls).items() if is_code(value)]
     excluded = {*_BASE_NAMES, *actions, *hooks}
     attributes = [name for name in dir(cls) if not name.startswith("_") and name not in excluded]
     return ["permission_classes", "throttle_classes", "throttle_scope", *attributes]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ("Limits", "bound_in")
+__all__ = ("Limits", "limit_in")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Limits:
 _NAMES = tuple(field.name for field in fields(Limits))
 
 
-def bound_in(ctx: Any) -> tuple[str, float] | None:
+def limit_in(ctx: Any) -> tuple[str, float] | None:
     """The name and value of the limit in an error's ``ctx``; None for any other ``ctx``, such as an application's."""
     if not isinstance(ctx, Mapping) or "value" not in ctx or ctx.get("limit") not in _NAMES:
         return None

@@ -22,7 +22,7 @@ from wsaction._events.access import values_of
 from wsaction._events.crud import note, watched
 from wsaction._handlers.declarations import HookFlags
 from wsaction.decorators import async_action
-from wsaction.pagination import all_of, pages_of
+from wsaction.pagination import fetch_all, iterate_pages
 
 __all__ = (
     "CreateModelMixin",
@@ -123,7 +123,7 @@ class ListModelMixin:
         queryset = self.filter_queryset(self.get_queryset())
         page = await self.paginate_queryset(queryset)
         if page is None:
-            return self.serialize_many(await all_of(queryset))
+            return self.serialize_many(await fetch_all(queryset))
         return self.get_paginated_response(page, self.serialize_many(page.items))
 
     async def list_pages(self: Any) -> OutputPages:
@@ -134,7 +134,7 @@ class ListModelMixin:
 
         queryset = ask()
         ordering = self.get_total_ordering() or (queryset.get_ordering() if hasattr(queryset, "get_ordering") else None)
-        pages: AsyncIterator[Any] = pages_of(ask, ordering, self.get_page_size())
+        pages: AsyncIterator[Any] = iterate_pages(ask, ordering, self.get_page_size())
         async with aclosing(pages):  # type: ignore[type-var]  # an async generator, though typed as an iterator
             async for page in pages:
                 yield self.serialize_many(page)

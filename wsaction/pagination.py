@@ -29,8 +29,8 @@ __all__ = (
     "Page",
     "PageNumberPagination",
     "PageReply",
-    "all_of",
-    "pages_of",
+    "fetch_all",
+    "iterate_pages",
     "paginator_of",
     "parse_number",
     "replace_query",
@@ -111,7 +111,7 @@ class BasePagination:
         return Any if is_overridden else PageReply[item]
 
 
-async def all_of(queryset: Any) -> list[Any]:
+async def fetch_all(queryset: Any) -> list[Any]:
     """A list of the objects of a queryset, in one call if it has ``fetch()``."""
     objects: list[Any] = await queryset.fetch() if hasattr(queryset, "fetch") else [obj async for obj in queryset]
     return objects
@@ -184,7 +184,7 @@ class PageNumberPagination(BasePagination):
         if number is None or number < 1 or (last is not None and number > last) or number * size > MAX_OFFSET:
             raise NotFound(f"There is no page {page[:40]}.", loc=("route", self.page_query_param))
         start = (number - 1) * size
-        objects = await all_of(queryset[start : start + size + (last is None)])
+        objects = await fetch_all(queryset[start : start + size + (last is None)])
         if not objects and number > 1:
             raise NotFound(f"There is no page {number}.", loc=("route", self.page_query_param))
         has_next = len(objects) > size if last is None else number < last
@@ -221,7 +221,7 @@ class LimitOffsetPagination(BasePagination):
     async def paginate_queryset(self, queryset: Any, handler: Any) -> Page:
         limit, offset = self.get_page_size(handler), self._offset(handler)
         count = await queryset.count() if self.count else None
-        objects = await all_of(queryset[offset : offset + limit + (count is None)])
+        objects = await fetch_all(queryset[offset : offset + limit + (count is None)])
         has_next = len(objects) > limit if count is None else offset + limit < count
         return Page(
             items=objects[:limit],
@@ -390,10 +390,10 @@ async def fetch_from(queryset: Any, ordering: Sequence[str], cursor: Cursor, lim
         ordering = [name[1:] if name.startswith("-") else f"-{name}" for name in ordering]
     if cursor.position is not None:
         queryset = queryset.filter(conditions_after(ordering, cursor.position))
-    return await all_of(queryset.order_by(*ordering)[:limit])
+    return await fetch_all(queryset.order_by(*ordering)[:limit])
 
 
-async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
+async def iterate_pages(ask: Callable[[], Any], ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
     """All objects in lists of ``size``. Each list is fetched when it is needed, from a new queryset of ``ask()``.
 
     With an ``ordering``, each list starts after the last object before, so that inserts and deletes meanwhile neither
@@ -404,7 +404,7 @@ async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size:
     while True:
         queryset = ask()
         if ordering is None:
-            objects = await all_of(queryset[start : start + size])
+            objects = await fetch_all(queryset[start : start + size])
             start += size
         else:
             objects = await fetch_from(queryset, ordering, Cursor(False, place), size)

@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from wsaction._utils.hints import did_you_mean
 from wsaction._utils.misspellings import defined_by_user, refuse_misspelt
-from wsaction.authentication._identity import counted_id, is_authenticated
+from wsaction.authentication._identity import is_authenticated, throttle_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
 
 __all__ = (
@@ -274,7 +274,7 @@ class UserRateThrottle(SimpleRateThrottle):
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
         """The user's id, or the client's address."""
-        user_id = counted_id(scope) if is_authenticated(scope.get("user")) else None
+        user_id = throttle_id(scope) if is_authenticated(scope.get("user")) else None
         return f"addr:{self.get_ident(scope)}" if user_id is None else f"user:{user_id}"
 
 

@@ -42,15 +42,15 @@ __all__ = (
     "ENDED",
     "Resource",
     "UnitOfWork",
-    "abandon",
     "complete",
     "current_unit",
-    "drop_failed",
     "finish",
     "join_unit",
     "own_unit",
     "release_reads",
-    "tell_elsewhere",
+    "roll_back",
+    "roll_back_failed",
+    "run_as_unit",
     "unit_of_work",
     "unit_to_wait_for",
 )
@@ -61,7 +61,7 @@ R = TypeVar("R", bound="Resource")
 T = TypeVar("T")
 Callback = Callable[[], Any]
 
-COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has run, or never will
+LOST_COMMIT_DELAY = 5.0  # seconds after which a COMMIT whose connection was lost has run, or never will
 
 _UNIT_ENDED = (
     "this unit of work has ended: it was committed or rolled back before the work given to include() was done; await "
@@ -456,7 +456,7 @@ class _InDoubt:
         """Does nothing."""
 
 
-async def tell_elsewhere(work: Callable[[], Awaitable[None]], *, in_doubt: bool) -> None:
+async def run_as_unit(work: Callable[[], Awaitable[None]], *, in_doubt: bool) -> None:
     """Runs a callback of a unit on another event loop, as if the unit had been on this one.
 
     ``in_doubt``: the outcome of that unit is unknown, so the new unit has an unknown outcome too.
@@ -483,7 +483,7 @@ async def release_reads(frame: Frame) -> None:
         await complete(frame)
 
 
-async def drop_failed() -> None:
+async def roll_back_failed() -> None:
     """Rolls back the changes and the subscriptions of an action that failed.
 
     That happens before a dependency or middleware around it sees the error, since they may catch it and go on. If they
@@ -501,7 +501,7 @@ async def drop_failed() -> None:
         await unit.rollback()
 
 
-async def abandon(frame: Frame) -> None:
+async def roll_back(frame: Frame) -> None:
     """Rolls back the unit of a frame that failed. Raises nothing."""
     unit, frame.unit = frame.unit, ENDED
     if unit is not None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tests.support.kitchen_sink_app import everything
 from wsaction.applications import WSAction
-from wsaction.asyncapi._client_names import camel, free, is_identifier, pascal, words
+from wsaction.asyncapi._client_names import camel, is_identifier, pascal, unique_name, words
 from wsaction.codegen._types import Types, comment
 from wsaction.codegen._typescript import runtime, typescript
 from wsaction.consumers import AsyncAPIConsumer
@@ -255,7 +255,11 @@ def test_splitting_and_casing_of_names() -> None:
         "partialUpdate", "getAll", "_2fa", "_", "_",
     )  # fmt: skip
     assert (pascal("PageReply_Dog_"), pascal("a__b")) == ("PageReplyDog", "AB")
-    assert (free("a", {"a", "a_"}), free("constructor", ()), free("b", {"a"})) == ("a__", "constructor_", "b")
+    assert (unique_name("a", {"a", "a_"}), unique_name("constructor", ()), unique_name("b", {"a"})) == (
+        "a__",
+        "constructor_",
+        "b",
+    )
     assert [is_identifier(name) for name in ("a_1", "$x", "1a", "a-b", "")] == [True, True, False, False, False]
 
 

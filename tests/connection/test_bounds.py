@@ -276,4 +276,4 @@ async def test_a_bound_holds_and_says_so(name: str, caplog: pytest.LogCaptureFix
     assert len(hooks.bounds) >= len(texts)
     assert peak < case.may_hold
     assert case.at_least <= seconds < case.may_take
-    assert not app.runtime.here.connections
+    assert not app.runtime.loop_state.connections

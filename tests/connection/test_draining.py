@@ -92,7 +92,7 @@ async def test_what_does_not_end_is_cancelled_and_all_is_over_in_time() -> None:
         await app.drain()
         assert 0.3 < loop.time() - before < 2
         assert await closed_with(ws) == 1012
-    assert not app.runtime.here.connections
+    assert not app.runtime.loop_state.connections
 
 
 async def test_what_swallows_its_cancellation_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +123,7 @@ async def test_all_apps_that_served_here_are_drained_and_no_others() -> None:
     async with connect(one, "/ws/") as first, connect(another, "/ws/") as second:
         await drain_all()
         assert [await closed_with(first), await closed_with(second)] == [1012, 1012]
-    assert not unused.runtime.here.draining
+    assert not unused.runtime.loop_state.draining
 
 
 async def test_a_connection_that_was_on_its_way_in_is_closed() -> None:

@@ -156,7 +156,7 @@ async def test_each_end_of_a_consumers_connection(name: str, caplog: pytest.LogC
         if code == 1009:
             assert wire.frames()[-1][1].endswith(b" bytes; max_frame_bytes is 1000")
     assert not complaints(caplog)
-    assert not app.runtime.here.connections
+    assert not app.runtime.loop_state.connections
 
 
 # ------------------------------------------------------------------------------------------------ random streams

@@ -39,7 +39,7 @@ def test_each_loop_has_threads_of_its_own() -> None:
 async def test_each_loop_has_a_hub_of_its_own_until_it_is_closed() -> None:
     runtime = Runtime()
     await runtime.close()  # there is no hub, and none is created
-    assert runtime.here.hub is None
+    assert runtime.loop_state.hub is None
     hub = runtime.hub
     assert runtime.hub is hub
     assert await hub.publish("t", encode_event("moved", "t", "1"), History(always=True)) is not None

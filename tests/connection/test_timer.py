@@ -2,7 +2,7 @@
 
 import asyncio
 
-from wsaction._utils.timer import Alarm
+from wsaction._utils.timer import DeadlineTimer
 
 WAIT = 5.0
 
@@ -14,7 +14,7 @@ class Bell:
         self.loop = asyncio.get_running_loop()
         self.rang: list[float] = []
         self.ringing = asyncio.Event()
-        self.alarm = Alarm(self.loop, self.ring)
+        self.alarm = DeadlineTimer(self.loop, self.ring)
 
     def ring(self) -> None:
         self.rang.append(self.loop.time())
@@ -30,16 +30,16 @@ async def test_it_rings_at_the_earliest_time_that_it_was_told() -> None:
     bell = Bell()
     now = bell.loop.time()
     for seconds in (60, 0.02, 30):
-        bell.alarm.by(now + seconds)
+        bell.alarm.call_by(now + seconds)
     assert 0.015 <= await bell.until_it_rings() - now < 1
 
 
 async def test_it_rings_once_and_then_forgets() -> None:
     bell = Bell()
-    bell.alarm.by(bell.loop.time())
+    bell.alarm.call_by(bell.loop.time())
     await bell.until_it_rings()
     assert bell.alarm._timer is None
-    bell.alarm.by(bell.loop.time() + 0.01)  # later than the first one, which is no longer set
+    bell.alarm.call_by(bell.loop.time() + 0.01)  # later than the first one, which is no longer set
     await bell.until_it_rings()
     assert len(bell.rang) == 2
 
@@ -50,28 +50,28 @@ async def test_it_may_be_set_while_it_rings() -> None:
     def again() -> None:
         bell.ring()
         if len(bell.rang) < 3:
-            bell.alarm.by(bell.loop.time())
+            bell.alarm.call_by(bell.loop.time())
 
     bell.alarm._callback = again
-    bell.alarm.by(bell.loop.time())
+    bell.alarm.call_by(bell.loop.time())
     while len(bell.rang) < 3:
         await bell.until_it_rings()
 
 
 async def test_a_stopped_one_does_not_ring_and_can_be_set_again() -> None:
     bell = Bell()
-    bell.alarm.by(bell.loop.time())
+    bell.alarm.call_by(bell.loop.time())
     bell.alarm.stop()
     bell.alarm.stop()
     later = asyncio.Event()
     bell.loop.call_later(0.01, later.set)
     await asyncio.wait_for(later.wait(), WAIT)
     assert bell.rang == []
-    bell.alarm.by(bell.loop.time())
+    bell.alarm.call_by(bell.loop.time())
     await bell.until_it_rings()
 
 
 async def test_never_is_no_time() -> None:
     bell = Bell()
-    bell.alarm.by(float("inf"))
+    bell.alarm.call_by(float("inf"))
     assert bell.alarm._timer is None

@@ -24,7 +24,7 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.contrib.sqlalchemy._clauses import Condition, MappedFields, _related_clause
 from wsaction.contrib.sqlalchemy._errors import api_error
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
-from wsaction.pagination import pages_of, total
+from wsaction.pagination import iterate_pages, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.querysets._lookups import FieldError, InvalidLookup
 from wsaction.transactions import unit_of_work
@@ -239,7 +239,7 @@ async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) ->
     for ordering in ("price", "-price"):  # if a cursor missed its own object, this would not end
         whole = [one.id async for one in kinds.order_by(ordering)]
         walked: list[int] = []
-        async for page in pages_of(lambda: kinds, total(ordering), 2):
+        async for page in iterate_pages(lambda: kinds, total(ordering), 2):
             walked += [one.id for one in page]
             assert len(walked) <= len(whole)
         assert walked == whole
@@ -254,7 +254,7 @@ async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
     async def check(kinds: Any) -> None:
         for order, wanted in (("ratio", [7, 1, 4, 6, 2, 5, 3]), ("-ratio", [3, 2, 5, 6, 4, 1, 7])):
             assert [one.id async for one in kinds.order_by(order)] == wanted
-            assert [one.id async for page in pages_of(lambda: kinds, total(order), 2) for one in page] == wanted
+            assert [one.id async for page in iterate_pages(lambda: kinds, total(order), 2) for one in page] == wanted
         for lookups, wanted in (
             ({"ratio": nan}, [2, 5]), ({"ratio__lt": nan}, [1, 4, 6, 7]), ({"ratio__lte": "nan"}, [1, 2, 4, 5, 6, 7]),
             ({"ratio__gt": 2}, [2, 4, 5, 6]), ({"ratio__gte": nan}, [2, 5]), ({"ratio__in": [nan, 3]}, [2, 4, 5]),
@@ -349,7 +349,7 @@ async def test_an_expression_may_be_ordered_by(sessions: Any) -> None:
         await links.create({"place": place})
     for order, wanted in (("double", [3, 1, 2]), ("-double", [2, 1, 3])):
         assert [one.id async for one in links.order_by(order)] == wanted
-        assert [one.id async for page in pages_of(lambda: links, total(order), 1) for one in page] == wanted
+        assert [one.id async for page in iterate_pages(lambda: links, total(order), 1) for one in page] == wanted
     assert await links.filter(double__gte="4").count() == 2
 
 

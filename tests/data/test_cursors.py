@@ -22,7 +22,7 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.filters import OrderingFilter
 from wsaction.limits import Limits
-from wsaction.pagination import CursorPagination, conditions_after, pages_of, total
+from wsaction.pagination import CursorPagination, conditions_after, iterate_pages, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.testing.querysets import ROWS
 
@@ -67,7 +67,7 @@ async def test_pages_cover_the_list_in_both_directions(
             last = (await cursors.paginate_queryset(cards, asking(last))).next or ""
         backwards = await walk(cursors, cards, last, "previous")
         assert [key for page in reversed(backwards) for key in page] == wanted
-        parts = [[one.id for one in part] async for part in pages_of(lambda: cards, total(ordering), size)]
+        parts = [[one.id for one in part] async for part in iterate_pages(lambda: cards, total(ordering), size)]
         assert [key for part in parts for key in part] == wanted
 
 
@@ -236,7 +236,7 @@ async def test_ordering_of_the_request_precedes_that_of_the_paginator() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_pages_continue_after_a_null(kind: str) -> None:
     async with stored(kind, [Card(id=n, title="t", due=None if n % 2 else n) for n in range(1, 6)]) as cards:
-        parts = [[one.id for one in part] async for part in pages_of(lambda: cards, total("due"), 2)]
+        parts = [[one.id for one in part] async for part in iterate_pages(lambda: cards, total("due"), 2)]
         assert parts == [[2, 4], [1, 3], [5]]
 
 
@@ -245,7 +245,7 @@ async def test_pages_continue_after_a_null(kind: str) -> None:
 async def test_pages_ordered_by_a_related_field(kind: str, ordering: str, tmp_path: Path) -> None:
     async with things(kind, tmp_path) as queryset:
         wanted = [one.id async for one in queryset.order_by(ordering)]
-        assert [one.id async for page in pages_of(lambda: queryset, total(ordering), 2) for one in page] == wanted
+        assert [one.id async for page in iterate_pages(lambda: queryset, total(ordering), 2) for one in page] == wanted
         pages = await walk(paginator(2, ordering), queryset, "things/", "next")
         assert [key for page in pages for key in page] == wanted
 
@@ -265,8 +265,8 @@ async def things(kind: str, path: Path) -> AsyncIterator[Any]:
 async def test_without_an_order_pages_are_cut_by_number() -> None:
     async with stored("memory", numbered(4)) as cards:
         for size, wanted in [(3, [3, 1]), (2, [2, 2]), (9, [4])]:
-            assert [len(part) async for part in pages_of(lambda: cards.order_by("-title"), None, size)] == wanted
-        assert [part async for part in pages_of(lambda: cards.filter(pk=99), None, 2)] == []
+            assert [len(part) async for part in iterate_pages(lambda: cards.order_by("-title"), None, size)] == wanted
+        assert [part async for part in iterate_pages(lambda: cards.filter(pk=99), None, 2)] == []
 
 
 async def test_next_links_are_routes_of_list() -> None:

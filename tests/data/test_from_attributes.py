@@ -12,7 +12,7 @@ from tests.support.driving import ask, talking
 from wsaction.decorators import async_action
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.querysets import MemoryQuerySet
-from wsaction.serializers._from_attributes import many_shown_as, shown_as
+from wsaction.serializers._from_attributes import as_output, many_as_output
 
 
 class UserOut(BaseModel):
@@ -36,7 +36,7 @@ def stored() -> UserInDB:
     return user
 
 
-@pytest.mark.parametrize("shown", [shown_as(UserOut, stored()), many_shown_as(UserOut, [stored()])[0]])
+@pytest.mark.parametrize("shown", [as_output(UserOut, stored()), many_as_output(UserOut, [stored()])[0]])
 def test_attributes_of_a_subclass_are_left_out(shown: Any) -> None:
     assert type(shown) is UserOut
     assert shown.model_dump() == {"id": 1, "name": "Ada", "seen": 7}
@@ -47,9 +47,9 @@ def test_attributes_of_a_subclass_are_left_out(shown: Any) -> None:
 
 def test_an_instance_of_the_model_is_returned_as_it_is() -> None:
     user = UserOut(id=1, Name="Ada")
-    assert shown_as(UserOut, user) is user
-    assert many_shown_as(UserOut, [user, stored()])[0] is user
-    assert many_shown_as(UserOut, []) == []
+    assert as_output(UserOut, user) is user
+    assert many_as_output(UserOut, [user, stored()])[0] is user
+    assert many_as_output(UserOut, []) == []
 
 
 def test_extras_are_kept_if_the_model_allows_them() -> None:
@@ -59,14 +59,14 @@ def test_extras_are_kept_if_the_model_allows_them() -> None:
     class Child(Open):
         more: int = 1
 
-    assert shown_as(Open, Child.model_validate({"x": 2})).model_dump() == {"x": 2}
+    assert as_output(Open, Child.model_validate({"x": 2})).model_dump() == {"x": 2}
 
 
 def test_a_coroutine_that_was_not_awaited_is_an_error() -> None:
     async def get_object() -> None: ...
 
     with pytest.raises(TypeError, match=r"UserOut shows an object, .*get_object\(\); did you forget `await`\?"):
-        shown_as(UserOut, get_object())
+        as_output(UserOut, get_object())
 
 
 def test_a_table_is_shown_as_the_model_that_it_extends() -> None:
@@ -77,14 +77,14 @@ def test_a_table_is_shown_as_the_model_that_it_extends() -> None:
         id: int | None = Column(default=None, primary_key=True)
         secret: str = "x"
 
-    assert shown_as(HeroBase, ShownHero(name="a")).model_dump() == {"name": "a"}
+    assert as_output(HeroBase, ShownHero(name="a")).model_dump() == {"name": "a"}
 
 
 def test_objects_without_the_attributes_are_an_error() -> None:
     with pytest.raises(ValidationError):
-        shown_as(UserOut, 5)
+        as_output(UserOut, 5)
     with pytest.raises(ValidationError):
-        many_shown_as(UserOut, [5])
+        many_as_output(UserOut, [5])
 
 
 class Users(ModelAPIActionHandler):

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Vali
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.querysets import FieldError, MemoryQuerySet
-from wsaction.querysets._lookups import UnknownKind, name_of
+from wsaction.querysets._lookups import UnknownClass, name_of
 from wsaction.transactions import unit_of_work
 
 
@@ -362,7 +362,7 @@ async def test_a_changed_row_keeps_its_subclass() -> None:
     kind = name_of(Letter)
     told = documents.to_json(documents.values_of(letter), kind)
     assert documents.object_of(told["exact"], kind) == letter
-    with pytest.raises(UnknownKind):
+    with pytest.raises(UnknownClass):
         documents.object_of({"id": 1}, "Invoice")
     with pytest.raises(AttributeError):
         documents.object_of({"id": 1, "title": "a"}, kind).readers  # noqa: B018  # its default is not what it had

@@ -278,7 +278,7 @@ async def test_handlers_without_subscriptions_start_no_hub() -> None:
             ("destroy", "4/", 0),
         ):
             assert (await ws.call(action, f"cards/{route}", data))["status"] in (200, 201, 204)
-        assert app.runtime.here.hub is None
+        assert app.runtime.loop_state.hub is None
 
 
 async def test_an_unavailable_layer_changes_no_reply(caplog: pytest.LogCaptureFixture) -> None:

@@ -130,7 +130,7 @@ async def postgres() -> AsyncIterator[tuple[AsyncEngine, CutConnection]]:
 
 @pytest.mark.parametrize("how", ["after", "before", "late"])
 async def test_postgresql_never_answers_a_commit(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "COMMIT_ARRIVES", 0.5)
+    monkeypatch.setattr(publishing, "LOST_COMMIT_DELAY", 0.5)
     async with postgres() as (engine, proxy):
         items, outcomes = SQLAlchemyQuerySet(Item, async_sessionmaker(engine)), list[str]()
         await items.create({"title": "old"})

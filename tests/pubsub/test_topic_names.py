@@ -15,7 +15,7 @@ from starlette.routing import Host, Mount, Router
 
 from tests.support.redis_servers import needs_redis_server, redis_server
 from wsaction._events.users import CONTROL
-from wsaction._protocol.scope import MAX_NAME, group_topic, topic_as, topic_of
+from wsaction._protocol.scope import MAX_NAME, group_topic, topic_for_name, topic_of
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -224,7 +224,7 @@ async def test_broadcast_groups_of_mounted_tenants_share_nothing() -> None:
 
 def topic_named(name: Any, space: str = "rooms/", tenant: str = "ws/red/") -> str:
     scope = {"path": tenant}
-    return topic_as(SimpleNamespace(scope=scope, mounted=SimpleNamespace(topic_space=space)), name)
+    return topic_for_name(SimpleNamespace(scope=scope, mounted=SimpleNamespace(topic_space=space)), name)
 
 
 def test_topic_names_are_bounded_and_distinct() -> None:

@@ -76,8 +76,8 @@ async def test_disconnect_user_closes_the_connections_of_one_user() -> None:
             assert await one.wait_closed() == await two.wait_closed() == (4403, "bye")
             for ws in (other, anonymous, without_id):
                 assert (await ws.call("$ping"))["status"] == 200
-        assert not app.runtime.here.users._keys
-        assert not app.runtime.here.users._sessions
+        assert not app.runtime.loop_state.users._keys
+        assert not app.runtime.loop_state.users._sessions
         await app.disconnect_user("ada")
         with pytest.raises(ValueError, match="expected a user's id, got None"):
             await app.disconnect_user(None)
@@ -122,7 +122,7 @@ async def test_a_user_disconnected_during_authentication_is_refused(name: str, u
                 await arriving
         else:
             assert await arriving == (4403 if name == "ada" else 200)
-        assert not app.runtime.here.users._arriving
+        assert not app.runtime.loop_state.users._arriving
 
 
 @pytest.mark.parametrize("while_looked_up", [True, False])
@@ -281,9 +281,9 @@ async def test_auth_checks_the_subscriptions_again() -> None:
     classes = [Tokens, FirstFrameAuthentication]
     app = WSAction([path("ws/", Consumer.as_asgi())], authentication_classes=classes)
     async with app.lifespan(), connect(app, "/ws/") as ws:
-        assert not app.runtime.here.users._keys
+        assert not app.runtime.loop_state.users._keys
         assert (await ws.call("$auth", data="ada"))["status"] == 200
-        assert [key for key, _ in app.runtime.here.users._sessions.items()] == ["ada"]
+        assert [key for key, _ in app.runtime.loop_state.users._sessions.items()] == ["ada"]
         await position(ws, "in/")
         ALLOWED.discard("ada")
         await ws.send_json({"action": "$auth", "data": "ada"})
@@ -330,7 +330,7 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
         async with asyncio.timeout(5):
             while published != ["disconnect", "missed"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert app.runtime.here.users._untold == {}
+        assert app.runtime.loop_state.users._untold == {}
         layer.away = True
         assert (await bob.call("ban", name="eve"))["status"] == 200
     assert caplog.text.count("the server is stopping") == 2
@@ -344,8 +344,8 @@ async def test_pending_changes_of_users_are_bounded(
     async with started(layer=layer) as app:
         layer.away = True
         for name in ("a", "b", "b", "c"):
-            await app.runtime.here.users.tell_surely("disconnect", name, reason="")
-        assert [name for _, name in app.runtime.here.users._untold] == ["a", "b"]
+            await app.runtime.loop_state.users.tell_surely("disconnect", name, reason="")
+        assert [name for _, name in app.runtime.loop_state.users._untold] == ["a", "b"]
         assert "about user 'c' (disconnect) does not reach other processes: 2 commands wait already" in caplog.text
         layer.away = False
 
@@ -353,7 +353,7 @@ async def test_pending_changes_of_users_are_bounded(
 async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
     async with started(layer=MemoryLayer()) as app:
         await until_listening(app)
-        here = app.runtime.here.users
+        here = app.runtime.loop_state.users
         async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as anonymous:
             app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
             here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
@@ -367,7 +367,7 @@ async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
 async def test_a_loss_of_control_messages_closes_older_connections() -> None:
     async with started(layer=MemoryLayer()) as app:
         await until_listening(app)
-        here, loop = app.runtime.here.users, asyncio.get_running_loop()
+        here, loop = app.runtime.loop_state.users, asyncio.get_running_loop()
         async with connect(app, "/ws/", user=user("ada")) as before:
             app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
             await clock_tick()
@@ -380,7 +380,7 @@ async def test_a_loss_of_control_messages_closes_older_connections() -> None:
 
 async def until_listening(app: WSAction) -> None:
     """Waits until the app receives the control messages of other processes."""
-    await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+    await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
     await clock_tick()
 
 
@@ -399,7 +399,7 @@ async def test_a_loss_of_control_messages_checks_all_subscriptions(caplog: pytes
         await until_listening(app)
         ALLOWED.discard("ada")
         await app.runtime.hub.invalidate(CONTROL, None)
-        app.runtime.here.users.put('{"event":"$resync","route":"","data":{}}')
+        app.runtime.loop_state.users.put('{"event":"$resync","route":"","data":{}}')
         assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
     assert "may have been missed" in caplog.text
 
@@ -418,8 +418,8 @@ async def test_a_loss_of_control_messages_checks_all_subscriptions(caplog: pytes
 )
 async def test_foreign_control_messages_are_logged_and_ignored(message: str, caplog: pytest.LogCaptureFixture) -> None:
     async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")) as ws:
-        app.runtime.here.users.put(f"{{{message}}}")
-        app.runtime.here.users.put('{"event":"$position","route":"","data":{"epoch":"a","offset":1}}')
+        app.runtime.loop_state.users.put(f"{{{message}}}")
+        app.runtime.loop_state.users.put('{"event":"$position","route":"","data":{"epoch":"a","offset":1}}')
         assert (await ws.call("$ping"))["status"] == 200
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "ignoring an unknown command about users" in caplog.text
@@ -476,7 +476,7 @@ async def test_an_unavailable_layer_is_subscribed_to_later(
         await until_listening(app)
         async with connect(app, "/ws/", user=user("ada")) as ws:
             await position(ws, "guarded/")
-            await app.runtime.here.users.stop()
+            await app.runtime.loop_state.users.stop()
             ALLOWED.discard("ada")  # another process says so, but this one does not listen
             monkeypatch.setattr(Hub, "join", joins_later)
             async with connect(app, "/ws/", user=user("bob")):
@@ -531,7 +531,7 @@ async def test_a_closed_hub_is_not_subscribed_to_again(monkeypatch: pytest.Monke
     async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")) as ws:
         await asyncio.wait_for(tried.wait(), 5)
         assert (await ws.call("$ping"))["status"] == 200
-        assert not app.runtime.here.users.is_told.is_set()
+        assert not app.runtime.loop_state.users.is_told.is_set()
 
 
 async def test_a_layer_that_fails_to_open_is_tried_again(
@@ -557,7 +557,7 @@ async def test_a_layer_that_fails_to_open_is_tried_again(
 async def test_a_disconnect_between_two_losses_is_not_missed() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
-        await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+        await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
         for _ in range(3):
             await layer.invalidate(CONTROL, users.HISTORY)
             await asyncio.wait_for(app.runtime.hub._topics[CONTROL].ready.wait(), 5)
@@ -570,9 +570,9 @@ async def test_a_disconnect_between_two_losses_is_not_missed() -> None:
 async def test_a_loss_closes_older_connections_while_it_lasts() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
-        await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+        await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
         async with connect(app, "/ws/", user=user("ada")) as ws:
             app.runtime.hub._topics[CONTROL].confirmed_at = asyncio.get_running_loop().time()
             app.runtime.hub.lost()
-            app.runtime.here.users.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
+            app.runtime.loop_state.users.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
             assert (await ws.wait_closed())[0] == 1012

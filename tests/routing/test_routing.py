@@ -24,7 +24,7 @@ from wsaction.routing import (
     re_path,
 )
 from wsaction.routing._resolver import Leaf
-from wsaction.routing._urlconf import Endpoint, Include, adopt, nest
+from wsaction.routing._urlconf import Endpoint, Include, convert_pattern, endpoint_and_children
 
 if not settings.configured:
     settings.configure(USE_I18N=False)
@@ -194,14 +194,16 @@ def test_includes_of_modules_objects_and_routers(monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_nest_gives_an_endpoint_and_an_include_below_it() -> None:
-    endpoint, below = nest(path("boards/<int:pk>/", view, {"k": 1}, "board"), [path("cards/<int:card>/", other)])
+def test_endpoint_and_children_gives_an_endpoint_and_an_include_below_it() -> None:
+    endpoint, below = endpoint_and_children(
+        path("boards/<int:pk>/", view, {"k": 1}, "board"), [path("cards/<int:card>/", other)]
+    )
     router = Router([endpoint, below])
     assert router.resolve("boards/7/").func is view
     assert router.resolve("boards/7/cards/8/").kwargs == {"pk": 7, "card": 8, "k": 1}
     assert router.reverse("board", [7]) == "boards/7/"
-    with pytest.raises(ImproperlyConfigured, match="takes an endpoint, got the include 'a/'"):
-        nest(path("a/", include([])), [])
+    with pytest.raises(ImproperlyConfigured, match="expected an endpoint, got the include 'a/'"):
+        endpoint_and_children(path("a/", include([])), [])
 
 
 @pytest.mark.parametrize(
@@ -209,14 +211,14 @@ def test_nest_gives_an_endpoint_and_an_include_below_it() -> None:
     [(r"^a/$", "^a/"), (r"^a/\Z", "^a/"), (r"^a\$", r"^a\$"), (r"a\\$", r"a\\"), (r"a\\Z", r"a\\Z"), ("^a", "^a")],
 )
 def test_nesting_below_a_regex_removes_its_end(regex: str, prefix: str) -> None:
-    endpoint, below = nest(re_path(regex, view), [path("b", other)])
+    endpoint, below = endpoint_and_children(re_path(regex, view), [path("b", other)])
     assert (endpoint.pattern.source, below.pattern.source) == (regex, prefix)
 
 
 def test_nesting_below_a_regex_and_django_patterns() -> None:
-    router = Router(nest(re_path(r"^a/(?P<x>\d)/$", view), [path("b", other)]))
+    router = Router(endpoint_and_children(re_path(r"^a/(?P<x>\d)/$", view), [path("b", other)]))
     assert (router.resolve("a/1/").func, router.resolve("a/1/b").kwargs) == (view, {"x": "1"})
-    router = Router(nest(django.urls.path("a/<uuid:x>/", view), [path("b", other)]))
+    router = Router(endpoint_and_children(django.urls.path("a/<uuid:x>/", view), [path("b", other)]))
     assert router.resolve("a/00000000-0000-0000-0000-000000000007/b").cacheable
 
 
@@ -233,12 +235,12 @@ def test_a_pattern_is_copied_with_another_view_or_children() -> None:
 
 
 def test_patterns_of_django_are_adopted() -> None:
-    mounted = adopt(
+    mounted = convert_pattern(
         django.urls.path("a/<int:x>/", django.urls.include(([django.urls.path("b", view)], "app")), {"k": 1})
     )
     assert isinstance(mounted, Include)
     assert (mounted.app_name, mounted.namespace, mounted.kwargs) == ("app", "app", {"k": 1})
-    assert adopt(mounted) is mounted
+    assert convert_pattern(mounted) is mounted
     mixed = django.urls.path(
         "mixed/", django.urls.include([path("ours", view), django.urls.re_path("^theirs$", other)])
     )
@@ -268,12 +270,12 @@ def test_django_patterns_are_held_to_the_same_rules() -> None:
     pattern = django.urls.path("<x>", view)
     pattern.pattern.converters = {"x": Broken()}
     with pytest.raises(ImproperlyConfigured, match="Converter Broken has a named group"):
-        adopt(pattern)
+        convert_pattern(pattern)
     pattern.pattern.converters = {"x": type("Odd", (Broken,), {"regex": "(?i)a"})()}
     with pytest.raises(ImproperlyConfigured, match="is not a valid regular expression"):
-        adopt(pattern)
+        convert_pattern(pattern)
     with pytest.raises(TypeError, match=r"pass Handler.as_aaah\(\), not Handler"):
-        adopt(django.urls.path("a", Handler))
+        convert_pattern(django.urls.path("a", Handler))
 
 
 WRONG: list[tuple[Any, type[Exception], str]] = [

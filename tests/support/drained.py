@@ -35,7 +35,7 @@ async def lifespan(app: WSAction) -> AsyncIterator[Any]:
     before = len(asyncio.all_tasks())
     yield
     left = [repr(task) for task in asyncio.all_tasks() if "_watch" in repr(task) or "serve" in repr(task.get_coro())]
-    served = {"connections": len(app.runtime.here.connections), "tasks": len(asyncio.all_tasks()) - before}
+    served = {"connections": len(app.runtime.loop_state.connections), "tasks": len(asyncio.all_tasks()) - before}
     print(json.dumps({**served, "left": [text for text in left if "Server.serve" not in text]}), flush=True)
 
 

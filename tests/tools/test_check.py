@@ -22,7 +22,7 @@ from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, IsAuthenticated, IsAuthenticatedStrictly, IsOwner
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import Router, include, path, re_path, register_converter
-from wsaction.routing._unreachable import shadows
+from wsaction.routing._unreachable import find_unreachable
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.throttling import ConnectionRateThrottle, UserRateThrottle
 
@@ -129,7 +129,7 @@ for converter, name in ((YearConverter, "year"), (NeverConverter, "never"), (Odd
     ],
 )
 def test_unreachable_patterns_are_found(first: Any, second: Any, hidden: bool) -> None:
-    found = [*shadows(Router([first, second]))]
+    found = [*find_unreachable(Router([first, second]))]
     assert bool(found) is hidden
     if found:
         assert (found[0].hidden.index, found[0].by.index) == (1, 0)
@@ -147,20 +147,20 @@ def test_an_inconsistent_converter_has_no_findings() -> None:
             return 1
 
     register_converter(Fickle, "fickle")
-    assert [*shadows(Router([path("<fickle:a>/", view)]))] == []
+    assert [*find_unreachable(Router([path("<fickle:a>/", view)]))] == []
 
 
 def test_a_finding_has_an_example_route() -> None:
-    (found,) = shadows(Router([path("<str:pk>/", view), path("new/", view)]))
+    (found,) = find_unreachable(Router([path("<str:pk>/", view), path("new/", view)]))
     assert (found.example, found.is_duplicate) == ("new/", False)
-    (found,) = shadows(Router([path("new/", view), path("new/", view)]))
+    (found,) = find_unreachable(Router([path("new/", view), path("new/", view)]))
     assert found.is_duplicate
 
 
 def test_patterns_with_many_captures_are_checked_quickly() -> None:
     many = "/".join(f"<str:p{number}>" for number in range(12))
     regex = "/".join(rf"(?P<p{number}>\w+)" for number in range(12))
-    assert len([*shadows(Router([path(many, view), re_path(f"^{regex}$", view)]))]) == 1
+    assert len([*find_unreachable(Router([path(many, view), re_path(f"^{regex}$", view)]))]) == 1
 
 
 # ------------------------------------------------------------------------------------------------ the inventory

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from examples.quickstart import app as quickstart
 from wsaction.cli import main
-from wsaction.cli._output import put, table
+from wsaction.cli._output import table, write_output
 from wsaction.codegen import erase_types
 from wsaction.codegen._typescript import runtime
 
@@ -456,7 +456,7 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="full"):
-        put("new", file)
+        write_output("new", file)
     assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsaction._protocol.close_codes import IDLE, TRY_AGAIN_LATER
 from wsaction._protocol.frames import Frame, Lateness
-from wsaction._utils.timer import Alarm
+from wsaction._utils.timer import DeadlineTimer
 from wsaction.exceptions import ActionTimeout, one_line
 from wsaction.transactions import COMMITTING
 
@@ -35,7 +35,7 @@ class Deadlines:
         self._connection = connection
         self._under_way = under_way
         self._loop = asyncio.get_running_loop()
-        self.alarm = Alarm(self._loop, self.look)
+        self.alarm = DeadlineTimer(self._loop, self.look)
         self.heard = True  # whether a message came since the last `look`
         self._quiet_since = 0.0
         self._sent = 0  # `Outbox.sent` at the last `look`
@@ -45,21 +45,21 @@ class Deadlines:
         now = self._loop.time()
         if frame.deadline is None:
             frame.deadline = now + timeout
-        self.alarm.by(min(frame.deadline, now + self._connection.limits.send_timeout / 8))
+        self.alarm.call_by(min(frame.deadline, now + self._connection.limits.send_timeout / 8))
 
     def soon(self) -> None:
         """Something is being sent, by no frame."""
-        self.alarm.by(self._loop.time() + self._connection.limits.send_timeout / 8)
+        self.alarm.call_by(self._loop.time() + self._connection.limits.send_timeout / 8)
 
     def extend(self, frame: Frame, seconds: float = CANCEL_GRACE) -> None:
         """Gives a frame that was stopped, or is committing, so many seconds to end; then it is answered without it."""
         frame.deadline = self._loop.time() + seconds
-        self.alarm.by(frame.deadline)
+        self.alarm.call_by(frame.deadline)
 
     def look(self) -> None:
         """Ends what is overdue, and sets the alarm for the next."""
         connection, limits, now = self._connection, self._connection.limits, self._loop.time()
-        outbox, blocked_for = connection.outbox, self.alarm.late
+        outbox, blocked_for = connection.outbox, self.alarm.lateness
         if outbox.stuck_for(now, blocked_for) >= limits.send_timeout:
             connection.close_for_limit(TRY_AGAIN_LATER, "send_timeout", "slow consumer")
         for frame in tuple(self._under_way):
@@ -79,7 +79,7 @@ class Deadlines:
                 connection.close_for_limit(IDLE, "idle_timeout", "idle")
         if not connection.is_closed:
             step = min(limits.idle_timeout, limits.send_timeout if busy else NEVER) / 8
-            self.alarm.by(min([now + step, *(frame.deadline or NEVER for frame in self._under_way)]))
+            self.alarm.call_by(min([now + step, *(frame.deadline or NEVER for frame in self._under_way)]))
 
     def _overdue(self, frame: Frame) -> None:
         """Ends a frame that is under way for too long, or gives it another deadline."""

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from wsaction._connection.deadlines import NEVER
 from wsaction._protocol.close_codes import POLICY_VIOLATION
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
-from wsaction._utils.timer import Alarm
+from wsaction._utils.timer import DeadlineTimer
 from wsaction.authentication._state import AuthenticationState
 from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
-from wsaction.limits import bound_in
+from wsaction.limits import limit_in
 from wsaction.serializers._errors import encode_error
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class AuthenticationGate(Gate):
         self._failures = 0  # credentials that were refused
         self._following: asyncio.Task[None] | None = None  # of `refreshed`, for the last `$auth`
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(self._loop, self.watch)
+        self._alarm = DeadlineTimer(self._loop, self.watch)
 
     def route(self, frame: Frame) -> None:
         if (error := self._state.gate(frame.action)) is not None:
@@ -114,7 +114,7 @@ class AuthenticationGate(Gate):
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
-            if (bound := bound_in(error.ctx)) is not None:
+            if (bound := limit_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
             if error.status < 500 and error.status not in _NO_VERDICT:
                 self._count_failure()
@@ -152,7 +152,7 @@ class AuthenticationGate(Gate):
             else:
                 self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
-            self._alarm.by(self._loop.time() + min(left, _LONGEST))
+            self._alarm.call_by(self._loop.time() + min(left, _LONGEST))
 
     def stop(self) -> None:
         """Ends the alarm."""

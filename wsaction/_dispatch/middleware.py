@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
-from wsaction.transactions import drop_failed
+from wsaction.transactions import roll_back_failed
 
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
@@ -69,7 +69,7 @@ def _dropping(inner: CallNext) -> CallNext:
         try:
             return await inner(handler)
         except BaseException:
-            await drop_failed()
+            await roll_back_failed()
             raise
 
     return call

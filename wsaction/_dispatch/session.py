@@ -24,11 +24,11 @@ from wsaction._protocol.frames import Frame, Lateness, current_frame, encode_rep
 from wsaction._protocol.scope import connection_captures, connection_path, topic_of
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
-from wsaction.limits import bound_in
+from wsaction.limits import limit_in
 from wsaction.permissions._classes import raise_refusal, require
 from wsaction.serializers._errors import encode_error
 from wsaction.throttling import MemoryThrottleStore, check_throttles
-from wsaction.transactions import COMMITTING, abandon, complete
+from wsaction.transactions import COMMITTING, complete, roll_back
 
 if TYPE_CHECKING:
     from wsaction._server.runtime import Runtime
@@ -52,8 +52,8 @@ class Session:
         "fast_path_size",
         "grants",
         "group",
-        "here",
         "known",
+        "loop_state",
         "revised",
         "runtime",
         "scope",
@@ -69,7 +69,7 @@ class Session:
         self.table = table
         self.runtime = runtime
         self.scope = scope
-        self.here = runtime.here
+        self.loop_state = runtime.loop_state
         self.topic_prefix = topic_of(connection_path(scope), "")  # names of topics are this and a canonical route
         self.direct = not runtime.middleware
         self.connection = connection
@@ -195,7 +195,7 @@ class Session:
             if is_closed_with(exc, frame.task or self.connection.leader):
                 raise
             frame.let_go(failed=True)
-            await abandon(frame)
+            await roll_back(frame)
             if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
                 raise
             if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
@@ -241,7 +241,7 @@ class Session:
             frame.let_go()
         except BaseException:
             frame.let_go(failed=True)
-            await abandon(frame)
+            await roll_back(frame)
             raise
         finally:
             current_frame.reset(token)
@@ -412,7 +412,7 @@ class Session:
         if (too_large := self._too_large(reply)) is not None:
             error, reply = too_large, encode_error(frame, too_large)
         frame.status = error.status
-        if (bound := bound_in(error.ctx)) is not None:
+        if (bound := limit_in(error.ctx)) is not None:
             self.runtime.hooks.call("on_limit", self.consumer, *bound)
         return reply
 

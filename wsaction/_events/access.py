@@ -36,11 +36,11 @@ from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.permissions._classes import require
 from wsaction.querysets._base import NarrowingQuerySet
-from wsaction.querysets._lookups import UnknownKind, name_of
+from wsaction.querysets._lookups import UnknownClass, name_of
 from wsaction.routers import lookup_name
 from wsaction.serializers import output_model
 from wsaction.serializers._core_schema import MAX_MODELS
-from wsaction.serializers._from_attributes import shown_as
+from wsaction.serializers._from_attributes import as_output
 from wsaction.serializers._models import json_encoder
 from wsaction.transactions import complete
 
@@ -233,7 +233,7 @@ class _View:
             return True
         try:
             return self._queryset.decide(values["exact"], self._subject["kind"])
-        except UnknownKind:
+        except UnknownClass:
             return None
 
     async def _may_see(self, obj: Any) -> bool:
@@ -268,7 +268,7 @@ class _View:
                     if when == "after":
                         return source.object_of(restored, kind)
                     return await source.restore(restored, kind, row)
-                except (UnknownKind, ValueError) as exc:
+                except (UnknownClass, ValueError) as exc:
                     logger.debug("the object of an event cannot be restored: %r", exc)
                     return None
 
@@ -385,7 +385,7 @@ def encode_object(plan: EventPlan, obj: Any, pk: Any) -> str:
     if plan.serializer_class is None or plan.decides_serializer:
         return encode_key(plan, pk, obj)
     output = output_model(plan.serializer_class)
-    return _writer(output)(shown_as(output, obj))
+    return _writer(output)(as_output(output, obj))
 
 
 @lru_cache(MAX_MODELS)

@@ -13,13 +13,13 @@ from wsaction._events.plan import event_plan
 from wsaction._handlers.route_table import Call, RouteTable, Targets
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
-from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_as, topic_of
+from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_for_name, topic_of
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router
-from wsaction.transactions import COMMIT_ARRIVES, UnitOfWork, unit_to_wait_for
+from wsaction.transactions import LOST_COMMIT_DELAY, UnitOfWork, unit_to_wait_for
 
 if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
@@ -62,13 +62,13 @@ def own_topic(handler: "AsyncAPIActionHandler") -> str:
 def topic_at(handler: "AsyncAPIActionHandler") -> str:
     """Returns the topic of a handler by its ``get_topic()``. Raises ``TypeError`` if that returns no string."""
     if handler.decides_topic:
-        return topic_as(handler, handler.get_topic())
+        return topic_for_name(handler, handler.get_topic())
     return session_of(handler).topic_prefix + own_route(handler)
 
 
 def hub_of(session: "Session | DetachedSession") -> Hub:
     """Returns the hub of the event loop that serves a session, created at first use."""
-    return session.here.hub or session.runtime.hub
+    return session.loop_state.hub or session.runtime.hub
 
 
 async def publish_from(
@@ -79,7 +79,7 @@ async def publish_from(
     Within a unit of work the event is published after the commit, otherwise at once.
     """
     hub, route, plan = hub_of(session_of(handler)), own_route(handler), event_plan(handler)
-    topic = topic_at(handler) if topic is None else topic_as(handler, topic)
+    topic = topic_at(handler) if topic is None else topic_for_name(handler, topic)
     text = encode_event(event, route, plan.types.encode(event, data))
     if (unit := unit_to_wait_for()) is None:
         await hub.publish(topic, text, plan.history, exclude=exclude)
@@ -119,10 +119,10 @@ async def _publish_or_invalidate(
 def invalidate_later(hub: Hub, topic: str, history: History | None) -> None:
     """Sends ``$resync`` to the subscribers of a topic if it is unknown whether a change was committed.
 
-    They get it now and again after ``COMMIT_ARRIVES`` seconds: the commit may still be on its way to the database.
+    They get it now and again after ``LOST_COMMIT_DELAY`` seconds: the commit may still be on its way to the database.
     """
     hub.invalidate_later(topic, history)
-    asyncio.get_running_loop().call_later(COMMIT_ARRIVES, _invalidate_once_more, hub, topic, history)
+    asyncio.get_running_loop().call_later(LOST_COMMIT_DELAY, _invalidate_once_more, hub, topic, history)
 
 
 def _invalidate_once_more(hub: Hub, topic: str, history: History | None) -> None:
@@ -144,9 +144,9 @@ class DetachedSession:
         self.topic_prefix = topic_of(path, "")
 
     @property
-    def here(self) -> "LoopState":
+    def loop_state(self) -> "LoopState":
         """The state of the running event loop."""
-        return self.runtime.here
+        return self.runtime.loop_state
 
 
 def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None, root: str = "") -> Any:

@@ -14,7 +14,7 @@ from wsaction._utils.tasks import is_being_cancelled
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.layers.base import Place, Roster
 from wsaction.permissions._classes import compile_permissions, raise_refusal, require
-from wsaction.transactions import abandon, complete
+from wsaction.transactions import complete, roll_back
 
 if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
@@ -80,7 +80,7 @@ class Right:
             yield call.mounted.handler(frame, self._session.scope)
             await complete(frame)
         except BaseException:
-            await abandon(frame)
+            await roll_back(frame)
             raise
         finally:
             current_frame.reset(before)
@@ -207,7 +207,7 @@ class Grant(Right):
         """
         if (place := self._place) is None:
             return
-        user = self._session.runtime.here.users.key(self._session) or self._session.name
+        user = self._session.runtime.loop_state.users.key(self._session) or self._session.name
         if (counted := self._counted) is not None and counted[2] != user:
             roster, place, earlier_user = counted
             self._counted = roster, place, user
@@ -268,7 +268,7 @@ class Grant(Right):
 
 def release(session: "Session", topic: str, route: str) -> None:
     """Ends a connection's subscription to a topic under a route, if there is one."""
-    session.runtime.here.leave(session.connection, topic, route)
+    session.runtime.loop_state.leave(session.connection, topic, route)
     session.connection.unsubscribed(route)
     if (grant := session.grants.pop((topic, route), None)) is not None:
         grant.end()

@@ -32,7 +32,7 @@ from wsaction._utils.tasks import Tasks
 from wsaction.authentication._identity import is_somebody
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.layers.base import History, Position
-from wsaction.transactions import COMMIT_ARRIVES
+from wsaction.transactions import LOST_COMMIT_DELAY
 
 if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
@@ -158,7 +158,7 @@ class Users:
     async def tell_in_doubt(self, command: str, user_id: Any, **details: Any) -> None:
         """As `tell_surely`, if the outcome of the commit is unknown. Instead of a push, connections get ``$resync``.
 
-        The command runs now and again after ``COMMIT_ARRIVES`` seconds: the commit may still be on its way to the
+        The command runs now and again after ``LOST_COMMIT_DELAY`` seconds: the commit may still be on its way to the
         database, and permissions checked before it arrives see the old state.
         """
         command = "missed" if command == "push" else command
@@ -167,7 +167,7 @@ class Users:
 
     async def _tell_again(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         current_frame.set(None)
-        await asyncio.sleep(COMMIT_ARRIVES)
+        await asyncio.sleep(LOST_COMMIT_DELAY)
         await self.tell_surely(command, user_id, **details)
 
     async def _tell_others(self, command: str, data: dict[str, str]) -> None:
@@ -323,7 +323,7 @@ def _log_undelivered(command: str, user: str, why: str) -> None:
 def _send_resync(session: "Session") -> None:
     """Sends ``$resync`` to a connection under the empty route, as a push may be lost."""
     if any(grant.route == "" for grant in session.grants.values()):
-        session.runtime.here.resync(session.connection, ("",))  # its own subscription there has a position
+        session.runtime.loop_state.resync(session.connection, ("",))  # its own subscription there has a position
     else:
         session.connection.put(encode_notice("$resync", "", Position("", 0)))
 
@@ -347,11 +347,11 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
     there is nothing to check.
     """
     session.revised = True
-    hold = partial(session.runtime.here.hold, session.connection)
+    hold = partial(session.runtime.loop_state.hold, session.connection)
     asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
     if (group := session.group) is not None:
-        asking.append(partial(_ask_connection, session, group, session.runtime.here.hold(group, *group.place)))
+        asking.append(partial(_ask_connection, session, group, session.runtime.loop_state.hold(group, *group.place)))
     if not asking:
         return None
     task: asyncio.Task[None] = session.connection.spawn(_run_all, asking)

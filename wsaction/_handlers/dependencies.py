@@ -38,7 +38,7 @@ from wsaction._handlers.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter
 from wsaction._protocol.frames import Frame
 from wsaction._utils.threads import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
-from wsaction.transactions import drop_failed
+from wsaction.transactions import roll_back_failed
 
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
@@ -184,7 +184,7 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]) -> Any:
     async def leave(*exc_info: Any) -> bool:
         if exc_info[0] is not None:
-            await drop_failed()
+            await roll_back_failed()
         await manager.__aexit__(*exc_info)
         return False  # the error of the action stays, even if the generator suppressed it
 

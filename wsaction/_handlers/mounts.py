@@ -15,7 +15,7 @@ from wsaction.permissions._classes import Permissions, compile_permissions
 from wsaction.permissions._expressions import Ask
 from wsaction.routing import re_path
 from wsaction.routing._patterns import Endpoint, Include
-from wsaction.routing._urlconf import adopt_all, nest
+from wsaction.routing._urlconf import convert_patterns, endpoint_and_children
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _without_repeats(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttle
 def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterable[Endpoint | Include]:
     """Yields patterns with mounted handlers as views. A handler's own ``routepatterns`` follow below its pattern."""
     owner = f"{above[-1].handler_class.__name__}.routepatterns"
-    for pattern in adopt_all(patterns, owner):
+    for pattern in convert_patterns(patterns, owner):
         check_captures(pattern, owner)
         if isinstance(pattern, Include):
             yield pattern.with_children(tuple(mount(pattern.children, above)))
@@ -217,7 +217,7 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
         endpoint = pattern.with_view(mounted)
         below = tuple(mount(mounted.handler_class.routepatterns, (*above, mounted)))
         if below:
-            yield from nest(endpoint, below)
+            yield from endpoint_and_children(endpoint, below)
         else:
             yield endpoint
 
@@ -268,7 +268,7 @@ def as_prefixes(patterns: Iterable[Endpoint | Include]) -> Iterable[Include]:
     """Yields a root's own `path()` patterns as prefixes, for ``strict_routing = False``."""
     for pattern in patterns:
         if isinstance(pattern, Endpoint) and not pattern.pattern.is_regex:
-            yield nest(pattern, [_ANY_REST.with_view(pattern.view)])[1]
+            yield endpoint_and_children(pattern, [_ANY_REST.with_view(pattern.view)])[1]
 
 
 _ANY_REST = re_path(r"", lambda: None)  # the view is replaced

@@ -69,7 +69,7 @@ def is_shared(topic: str) -> bool:
     return topic.startswith(("??s", "??S"))
 
 
-def topic_as(handler: Any, name: Any) -> str:
+def topic_for_name(handler: Any, name: Any) -> str:
     """The topic for a name that a handler's ``get_topic()`` returned, or passed to ``publish()``."""
     if isinstance(name, RouteTopic):
         return str(name)
@@ -92,7 +92,7 @@ def group_topic(path: Any, *names: Any) -> str:
     return _make_topic("", "l", "", repr((path, *names))) if names else _make_topic(path, "g", "", "")
 
 
-def is_loaded(topic: str) -> bool:
+def is_loadable(topic: str) -> bool:
     """Whether the subscribers of a topic are clients that can load what they missed.
 
     That is false for the messages between processes and for groups of broadcasts, which have nothing to load.

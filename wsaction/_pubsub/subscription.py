@@ -12,7 +12,7 @@ from wsaction._protocol.close_codes import TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import encode_notice
 from wsaction._pubsub.event import Event, reroute
 from wsaction._utils.tasks import Tasks, is_being_cancelled
-from wsaction._utils.timer import Alarm
+from wsaction._utils.timer import DeadlineTimer
 from wsaction.layers.base import Position
 
 logger = logging.getLogger("wsaction")
@@ -234,7 +234,7 @@ class FilteredSubscription(Subscription):
         self._timeout = patience
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(self._loop, self._check_deadline)
+        self._alarm = DeadlineTimer(self._loop, self._check_deadline)
         self._started = 0.0  # when the filter was called last
         self._timed_out = False  # whether that call was cancelled for its time
         self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
@@ -276,7 +276,7 @@ class FilteredSubscription(Subscription):
         self._queue.append(item)
         if self._filtering is None:
             self._started = self._loop.time()
-            self._alarm.by(self._started + self._timeout)
+            self._alarm.call_by(self._started + self._timeout)
             self._filtering = self._tasks.start(self._filter_all)
 
     def _check_deadline(self) -> None:
@@ -287,7 +287,7 @@ class FilteredSubscription(Subscription):
             self._timed_out = True
             self._filtering.cancel()
             self._started = self._loop.time()  # a filter that ignores the cancellation is cancelled again
-        self._alarm.by(self._started + self._timeout)
+        self._alarm.call_by(self._started + self._timeout)
 
     async def _filter_all(self) -> None:
         try:

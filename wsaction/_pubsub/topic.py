@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 
 from wsaction._protocol.event_frames import encode_notice
-from wsaction._protocol.scope import is_loaded
+from wsaction._protocol.scope import is_loadable
 from wsaction._pubsub.event import Event
 from wsaction._pubsub.fanout import Fanout, JobQueue
 from wsaction._pubsub.subscription import FilteredSubscription, ReplyRecipient, State, Subscription
@@ -200,9 +200,9 @@ class Topic:
         """Returns the offset from which to go on after a loss.
 
         Clients load again, so they need no events from before the layer's position. Messages between processes cannot
-        be loaded (see `is_loaded`): those that wait in the backlog are still applied, so go on before them.
+        be loaded (see `is_loadable`): those that wait in the backlog are still applied, so go on before them.
         """
-        if is_loaded(self.name):
+        if is_loadable(self.name):
             return position.offset
         waiting = {offset for epoch, offset, body in self.backlog if epoch == position.epoch and body}
         offset = position.offset
@@ -235,7 +235,7 @@ class Topic:
         After the first loss the notice is sent at once. If losses follow each other, as when a store keeps evicting,
         the next notice waits for a pause, because it is expensive that all clients load again. The last loss always has
         a notice after it. Until the notice, clients get no events: one that reconnects meanwhile must not have a
-        position past the loss. Messages that cannot be loaded (see `is_loaded`) are sent all the same.
+        position past the loss. Messages that cannot be loaded (see `is_loadable`) are sent all the same.
         """
         for subscription in tuple(self.joining):
             if subscription.state is State.AHEAD:
@@ -247,7 +247,7 @@ class Topic:
             self._send_resync(tuple(self.live))
             return
         self._awaiting_resync.update(self.live)
-        if is_loaded(self.name):
+        if is_loadable(self.name):
             self.live.clear()
             self._recipients = None
         if self._resync_timer is None:

@@ -31,7 +31,7 @@ from wsaction._server.runtime import RESTARTING, Runtime
 from wsaction._utils.asgi import Receive, Send
 from wsaction._utils.lifespan import app_running
 from wsaction._utils.tasks import is_being_cancelled
-from wsaction.dialects.base import SpeakingConnection, choose
+from wsaction.dialects.base import DialectConnection, negotiate
 from wsaction.exceptions import (
     ActionTimeout,
     APIError,
@@ -44,7 +44,7 @@ from wsaction.exceptions import (
     to_api_error,
 )
 from wsaction.hooks import ActionInfo
-from wsaction.limits import Limits, bound_in
+from wsaction.limits import Limits, limit_in
 from wsaction.permissions._classes import require
 from wsaction.serializers._errors import encode_errors
 
@@ -81,11 +81,11 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
     cls = view.handler_class
     limits = cls.limits or runtime.limits
     drop_events = cls.outbox_policy == "drop_oldest"
-    dialect, subprotocol = choose(cls.dialect, cls.dialects, scope.get("subprotocols") or ())
-    kind = Connection if dialect is None else partial(SpeakingConnection, dialect.converse())
-    connection = kind(receive, send, limits, runtime.here.flusher, drop_events=drop_events)
+    dialect, subprotocol = negotiate(cls.dialect, cls.dialects, scope.get("subprotocols") or ())
+    kind = Connection if dialect is None else partial(DialectConnection, dialect.converse())
+    connection = kind(receive, send, limits, runtime.loop_state.flusher, drop_events=drop_events)
     if drop_events:
-        connection.outbox.on_lost = partial(runtime.here.resync, connection)
+        connection.outbox.on_lost = partial(runtime.loop_state.resync, connection)
     try:
         async with asyncio.timeout(limits.action_timeout) as deadline:
             consumer, dispatcher, gate = await _open(view, scope, connection, runtime)
@@ -96,7 +96,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         _raise_own_cancellation(exc)
         cause = _handshake_timeout(limits) if deadline.expired() else exc
         error = to_api_error(cause, what=f"the handshake of {scope['path']}", debug=runtime.debug)
-        if (bound := bound_in(error.ctx)) is not None:
+        if (bound := limit_in(error.ctx)) is not None:
             connection.on_limit(*bound)
         await refuse(scope, send, error, runtime, subprotocol=subprotocol)
         return
@@ -121,7 +121,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
             await _call_disconnect(consumer, code, connection)
         finally:
             scope.pop(SESSION_KEY, None)
-            if connection in (accepted := runtime.here.connections):
+            if connection in (accepted := runtime.loop_state.connections):
                 accepted.discard(connection)
                 runtime.hooks.call("on_disconnect", consumer, code)
 
@@ -129,7 +129,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
 def _end_subscriptions(scope: Any, runtime: Runtime) -> None:
     """Ends the connection's subscriptions and forgets its user; ``disconnect()`` may still publish."""
     if (session := scope.get(SESSION_KEY)) is not None:
-        runtime.here.forget(session)
+        runtime.loop_state.forget(session)
 
 
 async def _open(
@@ -150,10 +150,10 @@ async def _open(
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     gate: AuthenticationGate | None = None
-    users = runtime.here.users
+    users = runtime.loop_state.users
     is_awaited = False
     await users.listening()
-    runtime.here.serves = True
+    runtime.loop_state.is_serving = True
     with users.arrival(session):  # so that disconnect_user() reaches a connection that is about to be accepted
         if runtime.authenticator is not None:
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
@@ -165,7 +165,7 @@ async def _open(
     if hooks.has("on_action"):
         dispatcher = HooksGate(dispatcher, session)
     await may_connect(session)
-    if runtime.here.draining:
+    if runtime.loop_state.draining:
         raise ShuttingDown
     session.group = await join_group(session, hears=not is_awaited)
     if session.revised:  # permissions may have changed since the first check
@@ -183,10 +183,10 @@ async def _serve_frames(
     runtime: Runtime,
 ) -> int:
     """Serves an accepted connection until it closes. Returns the close code."""
-    runtime.here.connections.add(connection)
+    runtime.loop_state.connections.add(connection)
     runtime.hooks.call("on_connect", consumer)
     try:
-        if runtime.here.draining:  # a drain may have begun since `_open` checked
+        if runtime.loop_state.draining:  # a drain may have begun since `_open` checked
             connection.close(1012, RESTARTING)
         if gate is not None:
             gate.watch()
@@ -275,7 +275,7 @@ async def refuse(
     With ``accept_refused``, accepts it and closes it at once, with ``closing`` or the code and message of the error.
     """
     if runtime.accept_refused:
-        if await _accept(send, subprotocol or choose(None, (), scope.get("subprotocols") or ())[1]):
+        if await _accept(send, subprotocol or negotiate(None, (), scope.get("subprotocols") or ())[1]):
             await send_close(send, *(closing or (_close_code(error), error.msg)))
         return
     if "websocket.http.response" in (scope.get("extensions") or {}):

@@ -18,7 +18,7 @@ from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.worker_count import warn_of_workers
-from wsaction._utils.threads import Threads, handed_over, is_over, note_process
+from wsaction._utils.threads import Threads, handed_over, is_loop_closed, note_process
 from wsaction.authentication._identity import user_id
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
@@ -26,7 +26,7 @@ from wsaction.hooks import HookList
 from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.transactions import own_unit, tell_elsewhere
+from wsaction.transactions import own_unit, run_as_unit
 
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
@@ -48,13 +48,13 @@ def _report_no_thread(max_threads: int) -> None:
 class LoopState:
     """The state of an app on one event loop."""
 
-    __slots__ = ("connections", "draining", "flusher", "hub", "serves", "threads", "users")
+    __slots__ = ("connections", "draining", "flusher", "hub", "is_serving", "threads", "users")
 
     def __init__(self, limits: Limits, users: Users) -> None:
         self.threads = Threads(limits.max_threads, partial(_report_no_thread, limits.max_threads))
         self.connections: set[Connection] = set()  # accepted, and `disconnect()` has not finished
         self.draining = False
-        self.serves = False  # whether connections are served on this loop, or will be
+        self.is_serving = False  # whether connections are served on this loop, or will be
         self.flusher = Flusher()
         self.users = users
         self.hub: Hub | None = None  # created at the first use of `Runtime.hub`
@@ -127,7 +127,7 @@ class Runtime:
         _runtimes.add(self)
 
     @property
-    def here(self) -> LoopState:
+    def loop_state(self) -> LoopState:
         """The state of the running event loop, created at first use."""
         loop = asyncio.get_running_loop()
         if (here := self._loop_states.get(loop)) is None:
@@ -139,12 +139,12 @@ class Runtime:
     @property
     def threads(self) -> Threads:
         """The threads that run sync functions. Must be read on the event loop."""
-        return self.here.threads
+        return self.loop_state.threads
 
     @property
     def hub(self) -> Hub:
         """The topics and subscriptions of the running event loop, created at first use."""
-        here = self.here
+        here = self.loop_state
         if here.hub is None:
             self.warn_of_workers()
             on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
@@ -158,7 +158,7 @@ class Runtime:
             self._warned_of_workers = True
             warn_of_workers()
 
-    async def where_served(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def run_where_served(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs ``work`` on the event loops of this process that serve the app.
 
         If the running loop serves it, runs ``work`` there only. If no loop does, runs it on the running loop, and logs
@@ -166,9 +166,9 @@ class Runtime:
         if another loop takes longer than 10 s or ends meanwhile.
         """
         here = self._loop_states.get(asyncio.get_running_loop())
-        if here is not None and here.serves:
+        if here is not None and here.is_serving:
             await work()
-        elif serving := [loop for loop in self._running_loops() if self._loop_states[loop].serves]:
+        elif serving := [loop for loop in self._running_loops() if self._loop_states[loop].is_serving]:
             await on_loops(serving, work)
         else:
             await work()
@@ -182,26 +182,26 @@ class Runtime:
 
     def _running_loops(self) -> list[asyncio.AbstractEventLoop]:
         loops = [ref() for ref in self._loop_states.keyrefs()]
-        return [loop for loop in loops if loop is not None and loop.is_running() and not is_over(loop)]
+        return [loop for loop in loops if loop is not None and loop.is_running() and not is_loop_closed(loop)]
 
     async def close(self) -> None:
         """Stops serving on the running event loop: no more events are delivered, and the layer is closed."""
-        self.here.serves = False
-        await self.here.users.stop()
-        if self.here.hub is not None:
-            await self.here.hub.close()
+        self.loop_state.is_serving = False
+        await self.loop_state.users.stop()
+        if self.loop_state.hub is not None:
+            await self.loop_state.hub.close()
 
     def reopen(self) -> None:
         """Takes connections again after `drain` or `close`, as an app does when it starts again."""
-        here = self.here
+        here = self.loop_state
         here.draining = False
-        here.serves = True
+        here.is_serving = True
         if here.hub is not None and here.hub.is_closed:
             here.hub = None
 
     async def drain(self) -> None:
         """Closes all connections of this loop within ``drain_timeout``; see `wsaction.applications.WSAction.drain`."""
-        here = self.here
+        here = self.loop_state
         here.draining = True
         loop = asyncio.get_running_loop()
         seconds = self.limits.drain_timeout
@@ -233,8 +233,8 @@ async def on_loops(loops: Sequence[asyncio.AbstractEventLoop], work: Callable[[]
         for loop in loops:
             await on_loop(loop, work)
     else:
-        committed = partial(tell_elsewhere, work, in_doubt=False)
-        unknown = partial(tell_elsewhere, work, in_doubt=True)
+        committed = partial(run_as_unit, work, in_doubt=False)
+        unknown = partial(run_as_unit, work, in_doubt=True)
         unit.on_commit(partial(on_loops, loops, committed), if_unknown=partial(on_loops, loops, unknown))
 
 
@@ -247,7 +247,7 @@ async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
     awaitable = work()
     coroutine = _run_handed_over(awaitable)
     try:
-        if is_over(loop):
+        if is_loop_closed(loop):
             raise RuntimeError("no event loop of this process")
         done = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError as exc:  # the loop may have been closed since the check

@@ -24,7 +24,7 @@ def is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == "wsaction"
 
 
-def framework_names(cls: type) -> dict[str, Any]:
+def get_framework_attributes(cls: type) -> dict[str, Any]:
     """The public attributes that a class inherits from wsaction's classes, by name."""
     ours = [base for base in reversed(cls.__mro__) if is_ours(base)]
     return {name: value for base in ours for name, value in vars(base).items() if not name.startswith("_")}
@@ -50,7 +50,7 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
     """
     if is_ours(cls):
         return
-    framework_attributes = framework_names(cls)
+    framework_attributes = get_framework_attributes(cls)
     _refuse_hidden(cls, framework_attributes)
     _refuse_unset(cls, framework_attributes)
     attributes = [*user_attributes(cls)]

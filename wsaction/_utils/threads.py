@@ -34,7 +34,7 @@ def is_awaited_by_thread(task: "asyncio.Task[Any] | None", owner: "asyncio.Task[
     Such work runs on an event loop of the thread's own; or it was called on the owner's loop, through
     `anyio.from_thread` or the app. ``task`` is the caller's task, None outside an event loop.
     """
-    if caller.get() is not owner or is_over(owner.get_loop()):
+    if caller.get() is not owner or is_loop_closed(owner.get_loop()):
         return False
     if task is None or task is handed_over.get() or task.get_loop() is not owner.get_loop():
         return True
@@ -50,7 +50,7 @@ def note_process(loop: asyncio.AbstractEventLoop) -> None:
     _processes.setdefault(loop, os.getpid())
 
 
-def is_over(loop: asyncio.AbstractEventLoop) -> bool:
+def is_loop_closed(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether an event loop will run nothing any more: it is closed, or a fork copied it from the parent process.
 
     A copied loop still says that it is running.

@@ -1,30 +1,30 @@
-"""`Alarm`: one timer for many deadlines."""
+"""`DeadlineTimer`: one timer for many deadlines."""
 
 import asyncio
 from collections.abc import Callable
 
 
-class Alarm:
+class DeadlineTimer:
     """Calls ``callback()`` once, at the earliest of the requested times, and then forgets them all.
 
-    The callback looks at its deadlines and requests the next time by ``by``. Most deadlines are never reached, so none
-    has a timer of its own: ``by`` only compares, unless the time is the earliest so far. Times are in seconds, by the
-    event loop's clock.
+    The callback looks at its deadlines and requests the next time by ``call_by``. Most deadlines are never reached, so
+    none has a timer of its own: ``call_by`` only compares, unless the time is the earliest so far. Times are in
+    seconds, by the event loop's clock.
 
     >>> alarm = Alarm(loop, look_at_deadlines)
     >>> alarm.by(loop.time() + 30)
     """
 
-    __slots__ = ("_at", "_callback", "_loop", "_timer", "late")
+    __slots__ = ("_at", "_callback", "_loop", "_timer", "lateness")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
         self._at = _NEVER
         self._timer: asyncio.TimerHandle | None = None
-        self.late = 0.0  # seconds that the last call came too late
+        self.lateness = 0.0  # seconds that the last call came too late
 
-    def by(self, at: float) -> None:
+    def call_by(self, at: float) -> None:
         """Calls back at ``at`` or earlier; ``inf`` does nothing."""
         if at < self._at:
             if self._timer is not None:
@@ -40,7 +40,7 @@ class Alarm:
         self._at = _NEVER
 
     def _fire(self) -> None:
-        self.late = max(self._loop.time() - self._at, 0.0)
+        self.lateness = max(self._loop.time() - self._at, 0.0)
         self._timer = None
         self._at = _NEVER
         self._callback()

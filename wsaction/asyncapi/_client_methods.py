@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from wsaction.asyncapi._client_names import camel, free, pascal
+from wsaction.asyncapi._client_names import camel, pascal, unique_name
 
 Document = Mapping[str, Any]
 Kind = Literal["call", "send", "stream", "subscribe"]
@@ -89,12 +89,12 @@ class Group:
         Methods of one name become overloads if their captures tell them apart. Otherwise the name of the new one also
         lists its captures, as in ``subscribeByPk``, and ends with ``_`` if even that is taken.
         """
-        name = free(camel(name), self._taken)
+        name = unique_name(camel(name), self._taken)
         for candidate in (name, name + "By" + "".join(map(pascal, method.route.captures))):
             if not any(method.is_ambiguous_with(other) for other in self.methods.get(candidate, ())):
                 self.methods.setdefault(candidate, []).append(method)
                 return
-        self.methods[free(candidate, self.methods)] = [method]
+        self.methods[unique_name(candidate, self.methods)] = [method]
 
     def descend(self, path: list[str]) -> "Group":
         """Returns the object at a path below this one; creates it if necessary."""
@@ -106,12 +106,12 @@ class Group:
             group = group.groups[name]
         return group
 
-    def walk(self, prefix: str = "") -> Iterator[tuple[str, Method]]:
+    def methods_by_path(self, prefix: str = "") -> Iterator[tuple[str, Method]]:
         """Yields every overload with the path of its method, as ``cards.partialUpdate``."""
         for name, ways in self.methods.items():
             yield from ((f"{prefix}{name}", method) for method in ways)
         for name, group in self.groups.items():
-            yield from group.walk(f"{prefix}{name}.")
+            yield from group.methods_by_path(f"{prefix}{name}.")
 
     def rename_clashing_groups(self) -> None:
         """Renames the objects below this one whose names are those of methods."""
@@ -119,7 +119,7 @@ class Group:
         for name in [*self.groups]:
             group = self.groups.pop(name)
             group.rename_clashing_groups()
-            name = free(name, taken)
+            name = unique_name(name, taken)
             taken.add(name)
             self.groups[name] = group
 

@@ -34,7 +34,7 @@ def _as_identifier(name: str) -> str:
     return name if name.isidentifier() else f"_{name}"
 
 
-def free(name: str, taken: Collection[str]) -> str:
+def unique_name(name: str, taken: Collection[str]) -> str:
     """Returns a name that is neither taken nor reserved, by appending ``_`` as often as necessary."""
     while name in taken or name in RESERVED:
         name += "_"

@@ -78,7 +78,7 @@ def _name_methods(document: dict[str, Any]) -> None:
     for name, channel in document["channels"].items():
         if "x-wsaction" not in channel:
             continue
-        for path, method in groups_of(document, name).walk():
+        for path, method in groups_of(document, name).methods_by_path():
             facts = document["operations"][method.operation]["x-wsaction"]
             facts.setdefault("typescript", {})[method.kind] = path
 

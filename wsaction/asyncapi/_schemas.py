@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer
 
 from wsaction.serializers._core_schema import READ, build
-from wsaction.serializers._write_only import hidden
+from wsaction.serializers._write_only import without_write_only
 
 Schema = dict[str, Any]
 Mode = Literal["validation", "serialization"]  # of input and of output
@@ -53,7 +53,7 @@ class Schemas:
 def _schema(annotation: Any, mode: Mode) -> Any:
     """Returns an annotation's core schema: for input without `ReadOnly` fields, for output without `WriteOnly` ones."""
     schema = TypeAdapter(annotation).core_schema
-    visible = READ.of_schema(schema) if mode == "validation" else hidden(schema, values=False)
+    visible = READ.of_schema(schema) if mode == "validation" else without_write_only(schema, values=False)
     return schema if visible is None else visible
 
 
@@ -132,7 +132,7 @@ def json_of(annotation: Any, value: Any) -> tuple[Any, ...]:
     """Returns a default as JSON in a 1-tuple, or an empty tuple if it cannot become JSON."""
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        schema = hidden(adapter.core_schema)
+        schema = without_write_only(adapter.core_schema)
         serializer = adapter.serializer if schema is None else build(SchemaSerializer, schema)
         return (serializer.to_python(value, mode="json", warnings=False),)
     except Exception:  # the class of a default may raise anything; the document then leaves the default out

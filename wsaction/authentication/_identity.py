@@ -58,7 +58,7 @@ def owner_id(scope: Mapping[str, Any]) -> Any:
     return None if next(_ids(user, *_ID_NAMES), user) is None else user_id(user)
 
 
-def counted_id(scope: Mapping[str, Any]) -> Any:
+def throttle_id(scope: Mapping[str, Any]) -> Any:
     """The id that throttles count the scope's user by: as `owner_id`, but the first id that is not None, and last the
     ``username``. Raises ``TypeError`` for a user who has none of them."""
     user = scope["user"]

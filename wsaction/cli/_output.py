@@ -14,7 +14,7 @@ output_option = click.option(
 )
 
 
-def put(text: str, output: Path | None) -> None:
+def write_output(text: str, output: Path | None) -> None:
     """Prints a text, or replaces a file with it if the file's content differs.
 
     :raises click.BadParameter: If the file cannot be written.

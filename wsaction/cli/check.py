@@ -10,7 +10,7 @@ from typing import Any, Literal
 from wsaction._handlers.action import ActionOptions
 from wsaction._handlers.mounts import MountedHandler
 from wsaction._handlers.route_table import RouteTable
-from wsaction._utils.misspellings import framework_names, is_code, user_attributes
+from wsaction._utils.misspellings import get_framework_attributes, is_code, user_attributes
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
 from wsaction.cli._routes import Entry, inventory
@@ -21,7 +21,7 @@ from wsaction.permissions import BasePermission
 from wsaction.permissions._expressions import Composition
 from wsaction.routing import Router
 from wsaction.routing._patterns import Pattern
-from wsaction.routing._unreachable import shadows
+from wsaction.routing._unreachable import find_unreachable
 from wsaction.throttling import BaseThrottle, ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
 
 __all__ = ("Finding", "check")
@@ -85,7 +85,7 @@ def _unreachable_routes(router: Router) -> Iterator[Finding]:
 
 
 def _unreachable_in(router: Router, connection: str) -> Iterator[Finding]:
-    for shadow in shadows(router):
+    for shadow in find_unreachable(router):
         place, by = _place(connection, shadow.hidden.route), f"{shadow.by.route!r}, declared before it"
         if shadow.is_duplicate:
             cure = "remove one of the two, or move the actions to one handler"
@@ -150,7 +150,7 @@ def _unknown_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> I
     """Attributes with names similar to the framework's. The class refuses clearer misspellings itself."""
     seen: set[tuple[Any, str]] = set()
     for cls, (place, mounted) in handlers.items():
-        known = framework_names(cls)
+        known = get_framework_attributes(cls)
         settings = [name for name, value in known.items() if not is_code(value)]
         actions = [action.options for action in mounted.actions.values()]
         for base, name, value in user_attributes(cls):

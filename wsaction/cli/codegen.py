@@ -10,7 +10,7 @@ import click
 
 from wsaction.applications import WSAction
 from wsaction.cli._loading import app_argument
-from wsaction.cli._output import output_option, put, read
+from wsaction.cli._output import output_option, read, write_output
 from wsaction.codegen import erase_types
 from wsaction.codegen import typescript as write_typescript
 
@@ -94,14 +94,14 @@ def _client(app: WSAction, path: str | None) -> str:
 def _print(text: str, check: bool) -> None:
     if check:
         raise click.UsageError("--check needs a file to compare with; set it with -o FILE")
-    put(text, None)
+    write_output(text, None)
 
 
 def _write(files: Mapping[Path, str], check: bool) -> None:
     """Writes the files. With ``check``, reports those that are missing or out of date instead, and exits with 1."""
     if not check:
         for file, text in files.items():
-            put(text, file)
+            write_output(text, file)
         return
     stale = {file: content for file, text in files.items() if (content := read(file)) != text}
     for file, content in stale.items():

@@ -12,7 +12,7 @@ from wsaction._handlers.action import Action
 from wsaction._server.worker_count import count_workers
 from wsaction.applications import WSAction
 from wsaction.cli._loading import app_argument
-from wsaction.cli._output import output_option, put, table
+from wsaction.cli._output import output_option, table, write_output
 from wsaction.cli._routes import Entry, inventory
 from wsaction.cli.check import check as check_app
 
@@ -70,7 +70,7 @@ def _action_cell(entry: Entry, name: str, action: Action) -> str:
 @output_option
 def asyncapi(app: WSAction, output: Path | None) -> None:
     """Print the AsyncAPI 3.1 document of an app, the same that it serves at its asyncapi_url."""
-    put(json.dumps(app.asyncapi(), ensure_ascii=False, indent=2) + "\n", output)
+    write_output(json.dumps(app.asyncapi(), ensure_ascii=False, indent=2) + "\n", output)
 
 
 @click.command(short_help="Check an app for mistakes.")

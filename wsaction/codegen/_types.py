@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from wsaction.asyncapi._client_names import free, is_identifier, pascal
+from wsaction.asyncapi._client_names import is_identifier, pascal, unique_name
 
 Schema = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ class Types:
 
     def named(self, name: str) -> str:
         """Reserves a name for a type. Adds ``_`` to it if it is taken."""
-        name = free(name, self._taken)
+        name = unique_name(name, self._taken)
         self._taken.add(name)
         return name
 

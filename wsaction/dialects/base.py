@@ -22,7 +22,7 @@ from wsaction._utils.asgi import Receive, Send
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.limits import Limits
 
-__all__ = ("SUBPROTOCOL", "Conversation", "Dialect", "SpeakingOutbox", "Worded", "check_dialects", "choose")
+__all__ = ("SUBPROTOCOL", "Conversation", "Dialect", "DialectOutbox", "Worded", "check_dialects", "negotiate")
 
 SUBPROTOCOL = "wsaction.v1"
 
@@ -84,7 +84,7 @@ class Dialect(Protocol):
         """Returns the conversation for a new connection."""
 
 
-class SpeakingConnection(Connection):
+class DialectConnection(Connection):
     """A connection with a dialect. Its client may reuse a ``request_id`` that is still in flight."""
 
     __slots__ = ("_conversation", "read")
@@ -103,9 +103,7 @@ class SpeakingConnection(Connection):
         self._conversation = conversation
         self.read = conversation.read
         self._lanes.unique_ids = False
-        self.outbox = SpeakingOutbox(
-            conversation, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events
-        )
+        self.outbox = DialectOutbox(conversation, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
 
     def subscribed(self, route: str, frame: Frame) -> None:
         """Tells the dialect that an action other than ``subscribe`` has subscribed."""
@@ -116,7 +114,7 @@ class SpeakingConnection(Connection):
         self._conversation.unsubscribed(route)
 
 
-class SpeakingOutbox(Outbox):
+class DialectOutbox(Outbox):
     """An outbox that translates replies and events. Other messages are sent unchanged."""
 
     __slots__ = ("_conversation",)
@@ -170,7 +168,7 @@ def _all_dialects(dialect: Any, dialects: Sequence[Any]) -> Sequence[Any]:
     return dialects if dialect is None else (*dialects, dialect)
 
 
-def choose(
+def negotiate(
     dialect: Dialect | None, dialects: Sequence[Dialect], offered: Sequence[str]
 ) -> tuple[Dialect | None, str | None]:
     """Chooses the dialect of a connection: None for ``wsaction.v1``, and the sub-protocol to accept, if any.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import Context
 from itertools import islice
 
-from wsaction._utils.threads import is_over
+from wsaction._utils.threads import is_loop_closed
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._presence_events import encode_join, encode_leave
 from wsaction.layers.base import (
@@ -143,7 +143,7 @@ class MemoryLayer:
 
     async def open(self, sink: Sink) -> None:
         """Starts to deliver to ``sink``. Raises ``RuntimeError`` if the layer is open already."""
-        if self._sink is not None and self._loop is not None and not is_over(self._loop):
+        if self._sink is not None and self._loop is not None and not is_loop_closed(self._loop):
             raise RuntimeError("this MemoryLayer is open already; give each app its own layer")
         await self.close()
         self._sink = sink

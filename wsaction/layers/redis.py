@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from wsaction._protocol.event_frames import is_body
 from wsaction._utils.tasks import Tasks
-from wsaction._utils.threads import is_over
+from wsaction._utils.threads import is_loop_closed
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_pipeline import (
     CONNECT_TIMEOUT,
@@ -186,7 +186,7 @@ class RedisLayer:
         command that the layer needs; the message holds Redis' answer. Raises ``RuntimeError`` if the layer is open
         already.
         """
-        if self._opened is not None and not is_over(self._opened.loop):
+        if self._opened is not None and not is_loop_closed(self._opened.loop):
             raise RuntimeError("this RedisLayer is open already; give each app and each event loop its own layer")
         layer = _OpenLayer(self._connect, self._check_rights, sink, self._ping_interval)
         shared = f"{self._prefix}{{}}"

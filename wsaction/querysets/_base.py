@@ -16,7 +16,7 @@ from wsaction.querysets._lookups import (
     Fields,
     InvalidLookup,
     Q,
-    UnknownKind,
+    UnknownClass,
     field_name,
     field_path,
     name_of,
@@ -230,7 +230,7 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """The object as it was with these values: of the class ``kind``, with the objects that its foreign keys named.
 
         ``row`` is the current object, if it still exists. Reading a field or relation that could not be restored
-        raises. Raises `UnknownKind`.
+        raises. Raises `UnknownClass`.
         """
         return self.object_of(values, kind)
 
@@ -309,10 +309,10 @@ class NarrowingQuerySet(ABC, Generic[M]):
         return self._fields.coerce(name, value)
 
     def _fields_of(self, kind: str | None) -> Fields:
-        """The fields of the class with this name. Raises `UnknownKind`."""
+        """The fields of the class with this name. Raises `UnknownClass`."""
         if kind is None or kind == name_of(self.model):
             return self._fields
-        raise UnknownKind(f"{self!r} has no class {kind}")
+        raise UnknownClass(f"{self!r} has no class {kind}")
 
     def _coerce_values(self, values: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
         """The values converted to the types of their fields, without those that do not fit."""

@@ -61,7 +61,7 @@ class InvalidLookup(ValueError):
         self.msg = msg
 
 
-class UnknownKind(LookupError):
+class UnknownClass(LookupError):
     """A queryset has no class of this name among its objects."""
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaValidator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
-from wsaction.querysets._lookups import UnknownKind, name_of
+from wsaction.querysets._lookups import UnknownClass, name_of
 from wsaction.querysets._model_fields import ModelFields, is_immutable, json_text, jsonable, members
 from wsaction.serializers._core_schema import MAX_MODELS, build, by_names, whole_schema
 
@@ -50,16 +50,16 @@ class Table(Generic[M]):
 
     # ---------------------------------------------------------------------------------------------- classes
     def model_named(self, kind: str | None) -> type[M]:
-        """The class of this name among those of all rows so far; None is the table's model. Raises `UnknownKind`."""
+        """The class of this name among those of all rows so far; None is the table's model. Raises `UnknownClass`."""
         return self.model if kind is None else self._kind(kind)[0]
 
     def fields_of(self, kind: str | None) -> ModelFields:
-        """The fields of the class that `model_named` finds. Raises `UnknownKind`."""
+        """The fields of the class that `model_named` finds. Raises `UnknownClass`."""
         return self.fields if kind is None else self._kind(kind)[1]
 
     def _kind(self, kind: str) -> tuple[type[M], ModelFields]:
         if kind not in self._kinds:
-            raise UnknownKind(f"a MemoryQuerySet of {self.model.__name__} has had no rows of the class {kind}")
+            raise UnknownClass(f"a MemoryQuerySet of {self.model.__name__} has had no rows of the class {kind}")
         return self._kinds[kind]
 
     # ---------------------------------------------------------------------------------------------- rows

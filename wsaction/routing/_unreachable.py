@@ -20,7 +20,7 @@ _MAX_TRIED = 1_000  # texts that are tried to find them
 
 
 @dataclass(frozen=True, slots=True)
-class Shadow:
+class Unreachable:
     """``hidden`` is unreachable: ``by``, declared before it, matches its routes too, such as ``example``."""
 
     hidden: Leaf
@@ -33,7 +33,7 @@ class Shadow:
         return self.hidden.route == self.by.route
 
 
-def shadows(router: Router) -> Iterator[Shadow]:
+def find_unreachable(router: Router) -> Iterator[Unreachable]:
     """The unreachable routes of a router.
 
     They are found by example: routes are made from each pattern, and a pattern is reported if earlier ones match all of
@@ -44,7 +44,7 @@ def shadows(router: Router) -> Iterator[Shadow]:
     for leaf in router.leaves:
         resolved = [(found, route) for route in _examples(leaf) if (found := _resolved_leaf(router, route)) is not None]
         if resolved and all(found is not leaf for found, _ in resolved):
-            yield Shadow(leaf, *resolved[0])
+            yield Unreachable(leaf, *resolved[0])
 
 
 def _resolved_leaf(router: Router, route: str) -> Leaf | None:

@@ -52,7 +52,7 @@ class Router:
     """
 
     def __init__(self, patterns: Iterable[Any]) -> None:
-        self.patterns = adopt_all(patterns, "Router()")
+        self.patterns = convert_patterns(patterns, "Router()")
         self.leaves: list[Leaf] = flatten(self.patterns, self.resolve)
         self._trie = Trie()
         outlines = {pattern: outline(pattern) for leaf in self.leaves for pattern in leaf.patterns}
@@ -182,22 +182,24 @@ def include(source: Any, namespace: str | None = None) -> Included:
     return Included(_patterns_of(source), app_name, namespace or app_name)
 
 
-def nest(pattern: Any, children: Iterable[Any]) -> tuple[Endpoint, Include]:
+def endpoint_and_children(pattern: Any, children: Iterable[Any]) -> tuple[Endpoint, Include]:
     """An endpoint, and an include of more patterns below it: for a handler that has patterns of its own.
 
     :param pattern: an endpoint, wsaction's or Django's. For the include, a regex loses the ``$`` or ``\\Z`` at its end.
     :param children: the patterns below; they get the endpoint's captures and its default kwargs.
     :raises ImproperlyConfigured: if ``pattern`` is not an endpoint, or ``children`` is not a list of patterns.
 
-    ``nest(path("boards/<int:pk>/", view), [path("cards/", cards)])`` matches ``boards/7/`` and ``boards/7/cards/``.
+    ``endpoint_and_children(path("boards/<int:pk>/", view), [path("cards/", cards)])`` matches ``boards/7/`` and
+    ``boards/7/cards/``.
     """
-    endpoint = adopt(pattern)
+    endpoint = convert_pattern(pattern)
     if not isinstance(endpoint, Endpoint):
-        raise ImproperlyConfigured(f"nest() takes an endpoint, got the include {endpoint.pattern.source!r}.")
-    return endpoint, Include(endpoint.pattern.prefix(), adopt_all(children, "nest()"), endpoint.kwargs, None, None)
+        raise ImproperlyConfigured(f"expected an endpoint, got the include {endpoint.pattern.source!r}")
+    below = convert_patterns(children, "endpoint_and_children()")
+    return endpoint, Include(endpoint.pattern.prefix(), below, endpoint.kwargs, None, None)
 
 
-def adopt(pattern: Any) -> Endpoint | Include:
+def convert_pattern(pattern: Any) -> Endpoint | Include:
     """Convert a pattern of Django's ``path()`` or ``re_path()``. A pattern of wsaction's is returned unchanged.
 
     :raises ImproperlyConfigured: if it is not a pattern, depends on the language, or includes itself.
@@ -227,13 +229,13 @@ def _adopt_django_pattern(pattern: Any, ancestors: tuple[Any, ...]) -> Endpoint 
     return Include(compiled, children, dict(pattern.default_kwargs), pattern.app_name, pattern.namespace)
 
 
-def adopt_all(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
-    """Convert a list of patterns; see `adopt`.
+def convert_patterns(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
+    """Convert a list of patterns; see `convert_pattern`.
 
     :param where: the caller, for the error message.
     :raises ImproperlyConfigured: if ``patterns`` is not a list of patterns.
 
-    ``adopt_all([path("boards/", view)], "Router()")`` is a tuple of that pattern.
+    ``convert_patterns([path("boards/", view)], "Router()")`` is a tuple of that pattern.
     """
     if isinstance(patterns, Endpoint | Include):
         raise ImproperlyConfigured(f"{where} takes a list, and got one path(); put it in one: [path(...)].")
@@ -242,7 +244,7 @@ def adopt_all(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
         raise ImproperlyConfigured(
             f"{where} takes a list of what path() and re_path() return, got {patterns!r:.80}{cure}."
         )
-    return tuple(map(adopt, patterns))
+    return tuple(map(convert_pattern, patterns))
 
 
 def _patterns_of(source: Any) -> tuple[Endpoint | Include, ...]:
@@ -254,7 +256,7 @@ def _patterns_of(source: Any) -> tuple[Endpoint | Include, ...]:
             f"The included module {source.__name__!r} has no routepatterns; if it should have them, look for two "
             "modules that import each other."
         )
-    return adopt_all(patterns, "include()")
+    return convert_patterns(patterns, "include()")
 
 
 def _declare(

@@ -13,11 +13,11 @@ from wsaction.serializers._core_schema import MAX_MODELS
 Model = type[BaseModel]
 
 
-def shown_as(output: Model, obj: Any) -> BaseModel:
+def as_output(output: Model, obj: Any) -> BaseModel:
     """An object as an instance of exactly ``output``, without the fields that the object's class adds.
 
     Raises ``pydantic.ValidationError`` for attributes that do not fit the model, `ImproperlyConfigured` for attributes
-    that are not loaded, ``TypeError`` for a coroutine. ``shown_as(UserOut, UserInDB(id=1, password="x"))`` is
+    that are not loaded, ``TypeError`` for a coroutine. ``as_output(UserOut, UserInDB(id=1, password="x"))`` is
     ``UserOut(id=1)``.
     """
     if type(obj) is output:
@@ -36,10 +36,10 @@ def shown_as(output: Model, obj: Any) -> BaseModel:
         raise
 
 
-def many_shown_as(output: Model, objs: Sequence[Any]) -> Sequence[BaseModel]:
-    """Many objects as `shown_as` returns one. Instances of other classes take one call of pydantic for all."""
+def many_as_output(output: Model, objs: Sequence[Any]) -> Sequence[BaseModel]:
+    """Many objects as `as_output` returns one. Instances of other classes take one call of pydantic for all."""
     if any(output in kind.__mro__ for kind in set(map(type, objs))):
-        return [shown_as(output, obj) for obj in objs]
+        return [as_output(output, obj) for obj in objs]
     try:
         shown: Sequence[BaseModel] = _list_of(output)(objs, from_attributes=True)
     except ValidationError as exc:

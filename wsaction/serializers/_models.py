@@ -35,7 +35,7 @@ from wsaction.serializers._core_schema import (
     marked_names,
     model_validators,
 )
-from wsaction.serializers._write_only import hidden, shown
+from wsaction.serializers._write_only import strip_write_only, without_write_only
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # slow to import; defining a model loads it
@@ -140,7 +140,7 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
     schema = WRITTEN.of_schema(adapter.core_schema)
     validate = (adapter.validator if schema is None else build(SchemaValidator, schema)).validate_python
     is_any = adapter.core_schema == {"type": "any"}
-    schema = None if is_any else hidden(adapter.core_schema)
+    schema = None if is_any else without_write_only(adapter.core_schema)
     to_json = (adapter.serializer if schema is None else build(SchemaSerializer, schema)).to_json
     announced = annotation if isinstance(annotation, type) else None
     # In the place of a model, pydantic writes any object by its __dict__, even with attributes missing: an expired row
@@ -152,7 +152,7 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
             if type(value) is announced:  # "error": by default pydantic only warns about a value of a wrong type
                 return to_json(value, warnings="error").decode()
             if is_any:
-                value = shown(value)
+                value = strip_write_only(value)
             if not holds_models:
                 return to_json(value, warnings="error").decode()
         except (PydanticSerializationError, RecursionError) as exc:

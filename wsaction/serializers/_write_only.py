@@ -1,7 +1,7 @@
 """Output without `WriteOnly` fields, whether or not it is annotated.
 
-`hidden` changes the core schema of an annotation so that its serializer leaves the fields out. If a schema does not
-describe a value (``Any``, ``dict``, no annotation), `shown` looks at the value itself.
+`without_write_only` changes the core schema of an annotation so that its serializer leaves the fields out. If a schema
+does not describe a value (``Any``, ``dict``, no annotation), `strip_write_only` looks at the value itself.
 """
 
 import dataclasses
@@ -38,11 +38,12 @@ Node = dict[str, Any]  # one dict of a core schema
 Model = type[BaseModel]
 
 
-def hidden(schema: Any, *, values: bool = True) -> Node | None:
+def without_write_only(schema: Any, *, values: bool = True) -> Node | None:
     """A copy of a core schema whose serializer, built by `build`, leaves out `WriteOnly` fields. None if nothing
     changes: then use the schema's own serializer.
 
-    ``values``: pass a value through `shown` where the schema does not describe it. JSON Schema does not need that.
+    ``values``: pass a value through `strip_write_only` where the schema does not describe it. JSON Schema does not need
+    that.
     """
     changed: list[Any] = []
     written: Node = _hide(schema, values, changed)
@@ -101,7 +102,7 @@ def _exclude(node: Node, values: bool, changed: list[Any]) -> None:
 
 
 def _check_values(node: Node, kind: Any, changed: list[Any]) -> None:
-    """Passes values through `shown` wherever the schema does not describe them."""
+    """Passes values through `strip_write_only` wherever the schema does not describe them."""
     items = _ITEMS.get(kind) if isinstance(kind, str) else None
     if items is not None and node.get(items, _ANY) in (_ANY, _FILTERED):
         if kind in ("dict", "list"):  # one call for all items, which is faster
@@ -142,7 +143,7 @@ _UNUSED = {"lax-or-strict": "lax_schema", "json-or-python": "python_schema"}
 _UNTYPED = frozenset({"any", "is-instance", "call", "callable", "function-plain", "is-subclass"})
 
 
-def shown(value: Any) -> Any:
+def strip_write_only(value: Any) -> Any:
     """Prepares a value of unknown type for pydantic's encoder, so that models in it leave out `WriteOnly` fields.
 
     Returns the value itself if it has no such model. Raises `ImproperlyConfigured` for a marker in a dataclass or named
@@ -156,13 +157,13 @@ def shown(value: Any) -> Any:
 _ANY: Node = {"type": "any"}
 _FILTERED: Node = {
     "type": "any",
-    "serialization": {"type": "function-plain", "function": shown, "return_schema": _ANY},
+    "serialization": {"type": "function-plain", "function": strip_write_only, "return_schema": _ANY},
 }
 
 
 @lru_cache(MAX_MODELS)
 def _filter_for(kind: Any) -> Callable[[Any], Any] | None:
-    """The function that `shown` applies to values of a type; None if they stay as they are."""
+    """The function that `strip_write_only` applies to values of a type; None if they stay as they are."""
     if issubclass(kind, dict):
         return _filter_mapping
     if issubclass(kind, (list, tuple, set, frozenset, deque)):
@@ -170,15 +171,15 @@ def _filter_for(kind: Any) -> Callable[[Any], Any] | None:
             check_class(kind)
         return _filter_items
     if issubclass(kind, Iterator):
-        return lambda values: (shown(value) for value in values)
+        return lambda values: (strip_write_only(value) for value in values)
     if issubclass(kind, Enum):
-        hides = any(shown(member.value) is not member.value for member in kind)
-        return (lambda member: shown(member.value)) if hides else None
+        hides = any(strip_write_only(member.value) is not member.value for member in kind)
+        return (lambda member: strip_write_only(member.value)) if hides else None
     if hasattr(kind, "__pydantic_core_schema__"):
         schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
         if _is_polymorphic(schema):  # the class of the value is known here
             schema = {**schema, "config": {**schema["config"], "polymorphic_serialization": False}}
-        written = hidden(schema)
+        written = without_write_only(schema)
         return None if written is None else _WithSerializer.wrapper(written)
     if hasattr(kind, "__dataclass_fields__"):
         check_class(kind)
@@ -192,7 +193,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None), bytes, Decimal, UUID, dat
 def _filter_mapping(value: dict[Any, Any]) -> Any:
     if _PLAIN.issuperset(map(type, value.values())):
         return value
-    changed = {key: filtered for key, member in value.items() if (filtered := shown(member)) is not member}
+    changed = {key: filtered for key, member in value.items() if (filtered := strip_write_only(member)) is not member}
     return {**value, **changed} if changed else value
 
 
@@ -202,7 +203,7 @@ def _filter_items(values: Any) -> Any:
         return values
     if kinds == {dict} and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, values)))):
         return values  # the usual list of rows, without a call for each value
-    checked = [shown(value) for value in values]
+    checked = [strip_write_only(value) for value in values]
     return values if all(map(operator.is_, checked, values)) else checked
 
 

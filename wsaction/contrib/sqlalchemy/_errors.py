@@ -40,7 +40,7 @@ def api_error(exc: DBAPIError, mapper: Mapper[Any]) -> APIError | None:
     return None
 
 
-def is_away(exc: BaseException) -> bool:
+def is_unavailable(exc: BaseException) -> bool:
     """Whether an error says that the database cannot be reached or accepts no work at all."""
     if isinstance(exc, DBAPIError) and exc.connection_invalidated:
         return True

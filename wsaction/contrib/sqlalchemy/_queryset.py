@@ -27,7 +27,7 @@ from wsaction.contrib.sqlalchemy._columns import refuse_container
 from wsaction.contrib.sqlalchemy._session import CurrentSession, flush
 from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.querysets._base import NarrowingQuerySet
-from wsaction.querysets._lookups import Condition, UnknownKind, name_of
+from wsaction.querysets._lookups import Condition, UnknownClass, name_of
 
 M = TypeVar("M")
 
@@ -204,7 +204,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
                 known = self._fields if mapper is self._mapper else MappedFields(mapper, self._fields.find_dialect)
                 self._kinds[name_of(mapper.class_)] = known
         if kind not in self._kinds:
-            raise UnknownKind(f"{self!r} has no class {kind}")
+            raise UnknownClass(f"{self!r} has no class {kind}")
         return self._kinds[kind]
 
     def _verdict(self, known: Mapping[str, Any], condition: Condition) -> bool | None:

@@ -28,7 +28,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import StaticPool
 
 from wsaction._protocol.frames import current_frame
-from wsaction.contrib.sqlalchemy._errors import api_error, is_aborted, is_away, is_refusal
+from wsaction.contrib.sqlalchemy._errors import api_error, is_aborted, is_refusal, is_unavailable
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
 from wsaction.transactions import UnitOfWork, finish, join_unit, unit_of_work
 
@@ -229,7 +229,7 @@ class UnitSession:
         try:
             await self.session.close()
         except Exception as exc:
-            if not is_away(exc):
+            if not is_unavailable(exc):
                 raise
             _log_outage(self.engine, exc)
         finally:
@@ -291,7 +291,7 @@ class _SessionUse:
         unit_session.may_be_aborted = True
         if isinstance(exc, PoolTimeout):
             raise Busy("No connection to the database was free; nothing was done.") from exc
-        if isinstance(exc, Exception) and is_away(exc):
+        if isinstance(exc, Exception) and is_unavailable(exc):
             _log_outage(unit_session.engine, exc)
             raise DatabaseUnavailable from exc
         if isinstance(exc, DBAPIError) and (error := api_error(exc, unit_session.mapper)) is not None:
