@@ -397,7 +397,8 @@ class _Mounted:
     """A handler class with the ``initkwargs`` of its mounting: they override its attributes."""
 
     def __init__(self, cls: Any, initkwargs: Mapping[str, Any]) -> None:
-        self.cls, self.initkwargs = cls, initkwargs
+        self.cls = cls
+        self.initkwargs = initkwargs
 
     def __getattr__(self, name: str) -> Any:
         return self.initkwargs[name] if name in self.initkwargs else getattr(self.cls, name)

@@ -190,7 +190,8 @@ class Subscription:
         else:
             self._set_position(position)
         if self._entered is not None and not self._entered.done():
-            self.recovered, self.snapshot = recovered, snapshot
+            self.recovered = recovered
+            self.snapshot = snapshot
             self._entered.set_result(None)
         self._set_state("live")
 
