@@ -16,7 +16,8 @@ from wsaction._dispatch.middleware import (
     check_exception_handlers,
     check_middleware,
 )
-from wsaction._events.plan import EventTypes, is_live
+from wsaction._events.event_types import EventTypes
+from wsaction._events.plan import is_live
 from wsaction._events.publish import handler_at, publish_from
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.event_frames import encode_event

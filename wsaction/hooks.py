@@ -1,4 +1,9 @@
-"""Hooks: callbacks for metrics, logs and traces."""
+"""Hooks: callbacks for metrics, logs and traces.
+
+`_server.lifecycle` calls ``on_connect``, ``on_disconnect`` and, in its ``HooksGate``, ``on_action``. `_pubsub.topic`
+calls ``on_event``, `_pubsub.hub` calls ``on_unpublished``, and each connection calls ``on_limit``. To add a hook,
+declare it in `Hooks` and call ``hooks.call("on_...", ...)`` where it happens.
+"""
 
 import logging
 from collections.abc import Sequence

@@ -18,7 +18,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Field, Strict
 
 from wsaction._events.access import check_object, event_filter
-from wsaction._events.plan import EventTypes, access_of, history
+from wsaction._events.event_types import EventTypes
+from wsaction._events.plan import access_of, history
 from wsaction._events.publish import own_route, session_of
 from wsaction._events.reauthorization import Grant, release
 from wsaction._events.subscribe import COMINGS, subscribable_topic, subscribe

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from wsaction._events.plan import EventTypes, history
+from wsaction._events.event_types import EventTypes
+from wsaction._events.plan import history
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 

@@ -18,7 +18,15 @@ from wsaction._connection.flusher import Flusher
 from wsaction._connection.gates import DrainGate
 from wsaction._connection.ordering import Lanes
 from wsaction._connection.outbox import GONE, Outbox
-from wsaction._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NO_STATUS, NORMAL, TRY_AGAIN_LATER
+from wsaction._protocol.close_codes import (
+    INTERNAL_ERROR,
+    MESSAGE_TOO_BIG,
+    NO_CLOSE_FRAME,
+    NO_STATUS,
+    NORMAL,
+    SERVICE_RESTART,
+    TRY_AGAIN_LATER,
+)
 from wsaction._protocol.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction._utils.asgi import Message, Receive, Send
 from wsaction._utils.tasks import is_closed_with, new_task
@@ -191,7 +199,7 @@ class Connection:
     async def _settle(self) -> None:
         """Cancels what still runs and sends the close frame, in half of the time: `disconnect()` has the other half."""
         if self._ended.cancelled():  # with whoever serves us, who waited for it
-            self.closing = 1012, ""
+            self.closing = SERVICE_RESTART, ""
             self.outbox.end()
         now = self.loop.time()
         self.end_by = min(self.end_by, now + self.limits.drain_timeout)
@@ -349,7 +357,7 @@ class Connection:
         """Whether the connection is closed, by this message if that is too large."""
         size = len(message.get("bytes") or b"") if text is None else size_of(text)
         if size > self.limits.max_frame_bytes:
-            self.close_for_limit(1009, "max_frame_bytes", f"a frame of {size} bytes")
+            self.close_for_limit(MESSAGE_TOO_BIG, "max_frame_bytes", f"a frame of {size} bytes")
         return self.is_closed
 
     # ------------------------------------------------------------------------------------------------ what suspends

@@ -1,7 +1,10 @@
 """The order of one connection's frames: which are under way, which wait, and for what.
 
-Frames with the same key (their canonical route) run in order: at most one of them is under way, the others wait in its
-*lane*. At most ``max_concurrency`` are under way in all; the firsts of other lanes wait for a place. At most
+Frames with the same key run in order: at most one of them is under way, the others wait in its *lane*. The key is the
+canonical route, or None for streams and for actions with ``ordered=False``, which run at once: `_handlers.mounts`
+decides whether a plan is ordered, `_handlers.route_table.Call` makes the key.
+
+At most ``max_concurrency`` frames are under way in all; the firsts of other lanes wait for a place. At most
 ``max_queued_actions`` wait, with at most ``max_queued_bytes`` of text: parsed, they may take many times that.
 """
 

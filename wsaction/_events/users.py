@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json, to_json
 
 from wsaction._events.reauthorization import Connecting, Grant, Stream, withdraw
-from wsaction._protocol.close_codes import FORBIDDEN
+from wsaction._protocol.close_codes import FORBIDDEN, SERVICE_RESTART
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
@@ -303,7 +303,7 @@ class Users:
         random.shuffle(sessions)
         for start in range(0, len(sessions), CLOSED_AT_ONCE):
             for session in sessions[start : start + CLOSED_AT_ONCE]:
-                session.connection.close(1012, MISSED)
+                session.connection.close(SERVICE_RESTART, MISSED)
             await asyncio.sleep(PAUSE)
 
     async def wait_for_space(self, size: int) -> None:

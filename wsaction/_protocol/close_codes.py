@@ -15,9 +15,12 @@ compares them.
 
 # RFC 6455, section 7.4.1, and IANA's registry of close codes
 NORMAL = 1000
+PROTOCOL_ERROR = 1002
 NO_STATUS = 1005  # never sent; the peer's close frame had no code
 NO_CLOSE_FRAME = 1006  # never sent; the connection ended without a close frame
+INVALID_TEXT = 1007
 POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
@@ -30,8 +33,11 @@ IDLE = 4408
 
 MEANINGS = {
     NORMAL: "normal",
+    PROTOCOL_ERROR: "protocol error",
     NO_CLOSE_FRAME: "no closing handshake",
+    INVALID_TEXT: "not UTF-8",
     POLICY_VIOLATION: "refused",
+    MESSAGE_TOO_BIG: "message too big",
     INTERNAL_ERROR: "server fault",
     SERVICE_RESTART: "restart",
     TRY_AGAIN_LATER: "too slow",

@@ -294,18 +294,18 @@ def reply_tail(action: str, route: str) -> str:
     return f',"action":{quote(action)},"route":{quote(route)},"status":'
 
 
-def encode_reply(tail: str, data: str, status: int, request_id: str | int | None) -> str:
-    """The reply around ``data``, which is JSON already.
+def encode_reply(tail: str, data: str, status: int, request_id: str | int | None, errors: str = "[]") -> str:
+    """The reply around ``data`` and ``errors``, which are JSON already.
 
-    `_dispatch.session.Session.run` writes the same text by itself, for speed: change both.
+    `_dispatch.session.Session.run` writes the same text by itself, for speed: change both. A test compares them.
 
     ``encode_reply(reply_tail("list", ""), "[]", 200, 7)`` is
     ``{"errors":[],"data":[],"action":"list","route":"","status":200,"request_id":7}``.
     """
     if request_id is None:
-        return f'{{"errors":[],"data":{data}{tail}{status}}}'
+        return f'{{"errors":{errors},"data":{data}{tail}{status}}}'
     id_json = quote(request_id) if type(request_id) is str else request_id
-    return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{id_json}}}'
+    return f'{{"errors":{errors},"data":{data}{tail}{status},"request_id":{id_json}}}'
 
 
 def tail_of(frame: Frame) -> str:

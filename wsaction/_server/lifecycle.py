@@ -103,7 +103,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
     del deadline  # an open connection does not need it, and would keep its memory
     if (socket := (scope.get("extensions") or {}).get(SOCKET_EXTENSION)) is not None:
         socket.attach(connection)
-    code = 1006
+    code = NO_CLOSE_FRAME
     try:
         if connection.closing is not None:  # connect() closed it
             code, reason = connection.closing
@@ -187,7 +187,7 @@ async def _serve_frames(
     runtime.hooks.call("on_connect", consumer)
     try:
         if runtime.loop_state.draining:  # a drain may have begun since `_open` checked
-            connection.close(1012, RESTARTING)
+            connection.close(SERVICE_RESTART, RESTARTING)
         if gate is not None:
             gate.watch()
         return await connection.serve(dispatcher)

@@ -13,6 +13,7 @@ from wsaction._connection.flusher import Flusher
 from wsaction._dispatch.middleware import ExceptionHandler, Middleware
 from wsaction._events.reauthorization import release
 from wsaction._events.users import Users
+from wsaction._protocol.close_codes import SERVICE_RESTART
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
@@ -213,10 +214,10 @@ class Runtime:
             idle = [connection for connection in here.connections if not (connection.is_closed or connection.busy)]
             random.shuffle(idle)
             for connection in idle[:BATCH]:
-                connection.close(1012, RESTARTING)
+                connection.close(SERVICE_RESTART, RESTARTING)
             await asyncio.sleep(min(left, random.uniform(0.5, 1.5) * pause))  # noqa: S311  # jitter, no secret
         for connection in list(here.connections):  # those with actions that still run are out of time
-            connection.close(1012, RESTARTING)
+            connection.close(SERVICE_RESTART, RESTARTING)
         while here.connections and loop.time() < end_by:  # noqa: ASYNC110  # there is no single event to wait for
             await asyncio.sleep(pause / 5)
         if here.connections:

@@ -22,7 +22,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from wsaction._protocol.close_codes import POLICY_VIOLATION
+from wsaction._protocol.close_codes import (
+    INVALID_TEXT,
+    MESSAGE_TOO_BIG,
+    NO_CLOSE_FRAME,
+    POLICY_VIOLATION,
+    PROTOCOL_ERROR,
+)
 from wsaction._protocol.scope import SOCKET_EXTENSION
 from wsaction.limits import Limits
 
@@ -255,7 +261,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self._feed_parser(bytes(data[at : at + 2]))
             return at
         if first & 8 and (size > 125 or first < 128):
-            self._fail(1002, "a control frame has at most 125 bytes and is not fragmented")
+            self._fail(PROTOCOL_ERROR, "a control frame has at most 125 bytes and is not fragmented")
             return at
         if size > 125:
             head = 4 if size == 126 else 10
@@ -265,9 +271,9 @@ class FairProtocol(WebSocketsSansIOProtocol):
             size = int.from_bytes(data[at + 2 : at + head], "big")
         if not first & 8 and (total := size + len(self._fragments or b"")) > self._max_size:
             if self._connection is not None and total > self._connection.limits.max_frame_bytes:
-                self._close_for_limit(1009, "max_frame_bytes", f"a frame of {total} bytes")
+                self._close_for_limit(MESSAGE_TOO_BIG, "max_frame_bytes", f"a frame of {total} bytes")
             else:
-                self._fail(1009, f"a frame of {total} bytes; --ws-max-size is {self._max_size}")
+                self._fail(MESSAGE_TOO_BIG, f"a frame of {total} bytes; --ws-max-size is {self._max_size}")
             return at
         start = at + head + 4
         end = start + size
@@ -278,7 +284,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if first & 0x78 or self.conn.extensions:
             self._feed_parser(bytes(data[at:end]))
         elif (first & 3 == 0) is (self._fragments is None):
-            self._fail(1002, "a new message before the last fragment, or a continuation without a message")
+            self._fail(PROTOCOL_ERROR, "a new message before the last fragment, or a continuation without a message")
             return at
         else:
             self._take_data(first & 3, first > 127, apply_mask(data[start:end], data[start - 4 : start]))
@@ -320,7 +326,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            self._fail(1007, "a text message must be UTF-8")
+            self._fail(INVALID_TEXT, "a text message must be UTF-8")
         else:
             self.queue.put_nowait({"type": "websocket.receive", "text": text})
 
@@ -358,7 +364,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.queue.put_nowait(
                 {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
                 if close is not None
-                else {"type": "websocket.disconnect", "code": 1006}
+                else {"type": "websocket.disconnect", "code": NO_CLOSE_FRAME}
             )
         self._close_soon()
 

@@ -1,6 +1,7 @@
 """Who a user is: whether somebody has signed in, and the id that names them. No other module decides this.
 
-Authentication, permissions, throttling and the connections of a user (`disconnect_user`, `push_user`) ask here.
+Authentication, permissions, throttling and the connections of a user (`disconnect_user`, `push_user`) ask here. The
+last, `_events.users`, compares ids as texts, since one may come from another process: 7 and ``"7"`` are one user.
 """
 
 import inspect

@@ -13,7 +13,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsaction.client needs websockets: pip install 'wsaction[client]'") from exc
 
-from wsaction._protocol.close_codes import status_refuses
+from wsaction._protocol.close_codes import NO_CLOSE_FRAME, status_refuses
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
 
 logger = logging.getLogger("wsaction.client")
@@ -115,4 +115,4 @@ def _refusal(url: str, exc: InvalidStatus) -> ConnectionFailed:
 def _lost(exc: ConnectionClosed) -> ConnectionLost:
     """Returns the error with the code of the side that closed first; 1006 without a close frame."""
     close = exc.sent if exc.sent is not None and not exc.rcvd_then_sent else exc.rcvd
-    return ConnectionLost(1006) if close is None else ConnectionLost(close.code, close.reason)
+    return ConnectionLost(NO_CLOSE_FRAME) if close is None else ConnectionLost(close.code, close.reason)

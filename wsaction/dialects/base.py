@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from wsaction._connection.connection import Connection
 from wsaction._connection.flusher import Flusher
 from wsaction._connection.outbox import Outbox
+from wsaction._protocol.close_codes import SERVICE_RESTART
 from wsaction._protocol.event_frames import is_event
 from wsaction._protocol.frames import Frame, current_frame
 from wsaction._utils.asgi import Receive, Send
@@ -146,7 +147,7 @@ class DialectOutbox(Outbox):
             return
         messages = self._conversation.event(text)
         if messages is None:
-            self._connection.close(1012, "events were lost; connect again")
+            self._connection.close(SERVICE_RESTART, "events were lost; connect again")
             return
         for message in messages:
             message.is_event = True

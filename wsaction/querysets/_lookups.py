@@ -25,6 +25,9 @@ Every queryset follows these rules:
   enumeration that Python cannot order have the order of their stored values; in memory, that of their declaration.
 - A datetime or time without a zone is in UTC. NaN equals itself and is greater than every number; SQLite stores no NaN.
 - A value is converted to its field's type as pydantic does: ``pk="7"`` finds 7.
+
+To add a comparison, name it in `LOOKUPS` here, and say what it means in `_predicates` (memory) and in
+`contrib.sqlalchemy._clauses` (SQL). The contract suite of `wsaction.testing` tests both.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -2,15 +2,14 @@
 
 from pydantic_core import to_json
 
-from wsaction._protocol.frames import Frame, tail_of
+from wsaction._protocol.frames import Frame, encode_reply, tail_of
 from wsaction.exceptions import APIError
 from wsaction.serializers._write_only import strip_write_only
 
 
 def encode_error(frame: Frame, error: APIError) -> str:
     """The reply to ``frame`` with ``error``; its ``data`` is null."""
-    request_id = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
-    return f'{{"errors":{encode_errors(error)},"data":null{tail_of(frame)}{error.status}{request_id}}}'
+    return encode_reply(tail_of(frame), "null", error.status, frame.request_id, encode_errors(error))
 
 
 def encode_errors(error: APIError) -> str:
