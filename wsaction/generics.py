@@ -311,8 +311,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             raise ImproperlyConfigured(
                 f"{cls.__name__} needs a serializer_class; set it or override get_serializer_class()"
             )
-        creates = CreateModelMixin.create in model_actions and not mounted.decides_create
-        updates = UpdateModelMixin.update in model_actions and not mounted.decides_update
+        creates = CreateModelMixin.create in model_actions and not overrides(cls, CreateModelMixin, "perform_create")
+        updates = UpdateModelMixin.update in model_actions and not overrides(cls, UpdateModelMixin, "perform_update")
         if (creates or updates) and not mounted.decides("get_queryset", "get_input_serializer_class", "validate"):
             _check_storing(mounted)
         for attribute in ("lookup_field", "version_field") if hasattr(queryset, "filter") else ():

@@ -386,7 +386,8 @@ def _settable_names(cls: type[AsyncAPIActionHandler]) -> list[str]:
     actions = [action.function.__name__ for action in cls.available_actions.values()]
     hooks = [name for name, value in get_framework_attributes(cls).items() if is_code(value)]
     excluded = {*_BASE_NAMES, *actions, *hooks}
-    attributes = [name for name in dir(cls) if not name.startswith("_") and name not in excluded]
+    flags = ("decides_", "scopes_", "tells_")  # what `_read_hooks` has found out
+    attributes = [name for name in dir(cls) if not name.startswith(("_", *flags)) and name not in excluded]
     return ["permission_classes", "throttle_classes", "throttle_scope", *attributes]
 
 

@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, ClassVar, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import Strict
 
 from wsaction._events.access import values_of
 from wsaction._events.crud import note, watched
-from wsaction._handlers.declarations import HookFlags
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
 
@@ -81,14 +80,11 @@ def _has_slots(part: Any) -> bool:
 class CreateModelMixin:
     """Adds ``create``, which creates an object from ``data`` and replies with it and status 201."""
 
-    decides_create: ClassVar[bool] = False  # whether a subclass overrides perform_create
-    _hook_flags: ClassVar[HookFlags] = {"decides_create": ("perform_create",)}
-
     @async_action(status=201)
     async def create(self: Any, data: Input) -> Output:
         """Creates an object."""
         values = self.validate(data)
-        if self.tells_changes and self.decides_create:
+        if self.tells_changes and not _is(self.perform_create, CreateModelMixin.perform_create):
             obj, known = await watched(self, self.perform_create(values))
             await note(self, "created", _check_returned(self, "perform_create", obj), known=known)
         elif (obj := await self.perform_create(values)) is None:
@@ -152,9 +148,6 @@ class RetrieveModelMixin:
 class UpdateModelMixin:
     """Adds ``update``, which replaces all fields that a client may write, and ``partial_update``."""
 
-    decides_update: ClassVar[bool] = False  # whether a subclass overrides perform_update
-    _hook_flags: ClassVar[HookFlags] = {"decides_update": ("perform_update",)}
-
     @async_action
     async def update(self: Any, data: Input) -> Output:
         """Updates an object. Fields that are left out get their defaults."""
@@ -180,14 +173,11 @@ class UpdateModelMixin:
 class DestroyModelMixin:
     """Adds ``destroy``, which deletes the object that the route names and replies with null and status 204."""
 
-    decides_destroy: ClassVar[bool] = False  # whether a subclass overrides perform_destroy
-    _hook_flags: ClassVar[HookFlags] = {"decides_destroy": ("perform_destroy",)}
-
     @async_action(status=204)
     async def destroy(self: Any) -> None:
         """Deletes an object."""
         obj = await self.get_object()
-        if not (self.tells_changes and self.decides_destroy):
+        if not self.tells_changes or _is(self.perform_destroy, DestroyModelMixin.perform_destroy):
             await self.perform_destroy(obj)
             return
         before = values_of(self, obj)
@@ -204,7 +194,7 @@ class DestroyModelMixin:
 
 async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     """Calls ``perform_update``, notes the change for subscribers and returns the object."""
-    if not (handler.tells_changes and handler.decides_update):
+    if not handler.tells_changes or _is(handler.perform_update, UpdateModelMixin.perform_update):
         return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
     obj, known = await watched(handler, handler.perform_update(obj, values))
@@ -221,3 +211,8 @@ def _check_returned(handler: Any, hook: str, obj: Any) -> Any:
             f"super().{hook}(...)"
         )
     return obj
+
+
+def _is(method: Any, function: Any) -> bool:
+    """Whether a bound method is a mixin's own, which publishes the change itself."""
+    return getattr(method, "__func__", None) is function

@@ -60,12 +60,8 @@ class SubscribeMixin:
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
     # Whether a subclass overrides the method that `_hook_flags` names.
     decides_snapshot: ClassVar[bool] = False
-    decides_subscription: ClassVar[bool] = False
-    decides_event_filter: ClassVar[bool] = False
     _hook_flags: ClassVar[HookFlags] = {
         "decides_snapshot": ("get_snapshot_action",),
-        "decides_subscription": ("check_subscription",),
-        "decides_event_filter": ("get_event_filter",),
     }
     _event_types: ClassVar[EventTypes]
 
@@ -113,6 +109,8 @@ class SubscribeMixin:
     def get_event_filter(self: Any, grant: Grant) -> Filter | None:
         """Returns the filter of a subscription: what the subscriber gets of each event; None if they get all of it."""
         return event_filter(self, access_of(self), grant)
+
+    _default_hooks: ClassVar = (check_subscription, get_event_filter)
 
     def get_snapshot_action(self: Any) -> str | None:
         """Returns the action whose data is the snapshot: ``list`` or ``retrieve``; None if the route has neither."""

@@ -12,6 +12,7 @@ event is newer: ``version_field`` names a field that every change increases, and
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsaction._events.access import encode_key, encode_object, json_of, key_name, source_of, subject_of, values_of
@@ -301,7 +302,7 @@ def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, befor
         raise ValueError(f"expected the event {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, got {event!r}")
     plan, source = event_plan(handler), source_of(handler)
     pk = getattr(obj, key_name(source))
-    stored = id(plan_at(handler.mounted).queryset)  # a handler mounted with another queryset has other objects
+    stored = id(handler.mounted.attribute("queryset"))  # a handler mounted with another queryset has other objects
     encoded: dict[Any, str] = {}
 
     def render(place: _Place) -> _Place:
@@ -351,7 +352,7 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
     consumer = handler.consumer if mounted.is_consumer else None
     if not is_live(mounted.handler_class if consumer is None else type(consumer)):
         return None
-    plan = plan_at(mounted) if consumer is None else event_plan(consumer)
+    plan = event_plan(consumer) if consumer else plan_at(mounted, partial(_handler_at, handler, target))
     topic = session.topic_prefix + (target.canonical or "")
     sharing: tuple[MountedHandler, ...] = ()
     if plan.handler_class.decides_topic:

@@ -4,8 +4,9 @@ An `EventPlan` is compiled once for each place of a handler in the route table, 
 code that publishes or subscribes reads them, and calls the handler only for what depends on the frame.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import lru_cache
+from inspect import getattr_static
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +43,13 @@ def is_live(cls: type) -> bool:
 
 # ------------------------------------------------------------------------------------------------- of a handler
 class EventPlan:
-    """The event settings of a handler at its place in the route table.
+    """The event settings of a handler, as the instance has them: a class attribute, an argument of ``as_aaah()``, or
+    what ``__init__``, ``connect()`` or a property says."""
 
-    ``own`` holds the attributes that the handler has set on itself; they override those of its class.
-    """
-
-    def __init__(self, mounted: MountedHandler, own: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, handler: "AsyncAPIActionHandler") -> None:
+        mounted = handler.mounted
         cls = mounted.handler_class
-        values = {name: (own or {}).get(name, mounted.attribute(name)) for name in _PLANNED}
+        values = {name: getattr(handler, name, None) for name in _PLANNED}
         declared = SimpleNamespace(**{name: value for name, value in values.items() if value is not None})
         self.mounted = mounted
         self.handler_class = cls
@@ -80,19 +80,44 @@ _OF_OBJECTS = ("decides_serializer", "filter_backends", "lookup_field", "lookup_
 _PLANNED = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
 
 
-def plan_at(mounted: MountedHandler) -> EventPlan:
-    """Returns the plan of a mounted handler, compiled at first use."""
-    if mounted.event_plan is None:
-        mounted.event_plan = EventPlan(mounted)
-    return mounted.event_plan
-
-
 def event_plan(handler: "AsyncAPIActionHandler") -> EventPlan:
-    """Returns the plan of a handler. One that has set event attributes on itself gets a plan of its own."""
-    plan, own = plan_at(handler.mounted), vars(handler)
-    if not _PLANNED.isdisjoint(own) and any(own[name] is not plan.values[name] for name in _PLANNED & own.keys()):
-        return EventPlan(handler.mounted, own)
+    """Returns the plan of a handler: that of its place, unless the handler has other settings than most there.
+
+    The settings are compared at each use, since a class may change after it was mounted, and an instance may differ.
+    """
+    plan = handler.mounted.event_plan
+    if plan is not None:
+        for name, value in plan.values.items():
+            if getattr(handler, name, None) is not value:
+                break
+        else:
+            return plan
+    own = EventPlan(handler)
+    if _PLANNED.isdisjoint(vars(handler)) or plan is None:
+        handler.mounted.event_plan = own
+    return own
+
+
+def plan_at(mounted: MountedHandler, create: Callable[[], "AsyncAPIActionHandler"]) -> EventPlan:
+    """Returns the plan of a place. It creates a handler only if the class or its instances may have other settings."""
+    plan, cls = mounted.event_plan, mounted.handler_class
+    if plan is None or not _is_plain(cls):
+        return event_plan(create())
+    given = mounted.initkwargs
+    for name, value in plan.values.items():
+        if given.get(name, getattr(cls, name, None)) is not value:
+            return event_plan(create())
     return plan
+
+
+@lru_cache(1_024)
+def _is_plain(cls: Any) -> bool:
+    """Whether all instances of a class have its attributes: no code decides what an instance says."""
+    if cls.__init__ is not object.__init__ or cls.__new__ is not object.__new__:
+        return False
+    if cls.__getattribute__ is not object.__getattribute__ or hasattr(cls, "__getattr__"):
+        return False
+    return not any(hasattr(type(getattr_static(cls, name, None)), "__get__") for name in _PLANNED)
 
 
 def _has_own_backends(backends: Any) -> bool:

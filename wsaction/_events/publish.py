@@ -67,7 +67,9 @@ def topic_at(handler: "AsyncAPIActionHandler") -> str:
 
 
 def hub_of(session: "Session | DetachedSession") -> Hub:
-    """Returns the hub of the event loop that serves a session, created at first use."""
+    """Returns the hub of the running event loop, created at first use: a session's own, except in another thread."""
+    if (connection := session.connection) is not None and connection.loop is not asyncio.get_running_loop():
+        return session.runtime.hub  # in a thread of the application's, which runs a loop of its own
     return session.loop_state.hub or session.runtime.hub
 
 

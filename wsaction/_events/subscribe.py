@@ -58,10 +58,10 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
                 withdraw(session, *key)
             raise PermissionDenied
         is_joining = True
-        if handler.decides_event_filter:
-            filter = handler.get_event_filter(grant)
-        else:
+        if _is_default(handler, handler.get_event_filter):
             filter = event_filter(handler, access, grant)
+        else:
+            filter = handler.get_event_filter(grant)
         resume = await hub.join(
             connection,
             *key,
@@ -96,16 +96,21 @@ def subscribable_topic(handler: "SubscribingHandler") -> str:
 async def authorize(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
     """Returns the right to a topic's events and presence. Raises `PermissionDenied` or `NotFound` without it."""
     frame = handler.frame
-    if handler.decides_subscription:
+    if _is_default(handler, handler.check_subscription):
+        await check_object(handler, access)
+    else:
         await require(handler, "check_subscription")
         access = access_of(handler)  # the hook may have set a queryset on the handler
-    else:
-        await check_object(handler, access)
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
     await grant.check_shown(frame)
     if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
         await release_reads(frame)  # another action still uses the objects that it read
     return grant, access
+
+
+def _is_default(handler: "SubscribingHandler", hook: Any) -> bool:
+    """Whether a hook is the mixin's own. It is asked at each use, since a class or an instance may get another one."""
+    return getattr(hook, "__func__", None) in handler._default_hooks
 
 
 def _check_limit(session: "Session") -> None:

@@ -57,7 +57,7 @@ class MountedHandler:
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
         self.handler_class = view.handler_class
         self.actions = view.actions
-        self._initkwargs = tuple(view.initkwargs.items())
+        self.initkwargs = dict(view.initkwargs)
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
         self.action_names = _action_names(view)
@@ -71,23 +71,23 @@ class MountedHandler:
     def instance(self) -> Any:
         """Creates a handler with the attributes passed to ``as_aaah()``."""
         handler = self.handler_class()
-        for name, value in self._initkwargs:
+        for name, value in self.initkwargs.items():
             setattr(handler, name, value)
         return handler
 
     def attribute(self, name: str) -> Any:
         """Returns an attribute as passed to ``as_aaah()``, or else of the class; None if there is none."""
-        return dict(self._initkwargs).get(name, getattr(self.handler_class, name, None))
+        return self.initkwargs.get(name, getattr(self.handler_class, name, None))
 
     def is_like(self, other: "MountedHandler") -> bool:
         """Whether both have the same class and got the same attributes, such as permissions or a serializer."""
-        return self.handler_class is other.handler_class and self._initkwargs == other._initkwargs
+        return self.handler_class is other.handler_class and self.initkwargs == other.initkwargs
 
     def handler(self, frame: Frame, scope: Any) -> "AsyncAPIActionHandler":
         """Returns the handler for a frame: the consumer itself, or a new instance."""
         if self.is_consumer:
             return frame.consumer
-        handler: AsyncAPIActionHandler = self.instance() if self._initkwargs else self.handler_class()
+        handler: AsyncAPIActionHandler = self.instance() if self.initkwargs else self.handler_class()
         handler.consumer = frame.consumer
         handler.scope = scope
         handler.frame = frame
@@ -257,7 +257,7 @@ def _check_root_attributes(mounted: MountedHandler) -> None:
     """Raises `ImproperlyConfigured` for attributes that have an effect only on the root of a connection."""
     cls, root = mounted.handler_class, mounted.above[0].handler_class
     for name in _ROOT_ATTRIBUTES:
-        if name in dict(mounted._initkwargs) or defined_by_user(cls, name):
+        if name in mounted.initkwargs or defined_by_user(cls, name):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.{name} has no effect: only the root of the connection may set it, which is "
                 f"{root.__name__}; move it there"
