@@ -269,9 +269,9 @@ def test_it_says_much_in_thousands_of_rooms_that_are_kept(sockets: int) -> None:
     survives(f"says_to_be_kept:{sockets}", RUN, *NOTICED, allowed=FLOODED, kept=kept, connections=sockets, frame=4_000)
 
 
-# Seconds, by sockets: a read has its turn at the pool, as fast as the disk is; it waits for no writer (5 s, then 503).
+# Seconds, by sockets: a read has its turn at the pool; it waits for no writer (5 s, then 503).
 READING = {1: 1.0, 40: 4.0}
-PATIENT = ("--ws-ping-interval", "600")  # where a round takes long, as a disk is slow: the attackers answer no pings
+PATIENT = ("--ws-ping-interval", "600")  # where a round takes long: the attackers answer no pings
 
 
 @one_and_forty
