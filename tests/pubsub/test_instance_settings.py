@@ -181,3 +181,47 @@ async def test_a_lookup_by_a_property_names_the_object_that_is_checked() -> None
 def test_what_is_found_out_of_a_class_cannot_be_mounted(flag: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=flag):
         cards().as_aaah(**{flag: False})
+
+
+class OwnCardsConsumer(SubscribeMixin, ModelAPIActionHandler, AsyncAPIConsumer):
+    """Everybody but user 1 sees the cards of owner 1 only."""
+
+    queryset = MemoryQuerySet(Card)
+    serializer_class = Card
+    input_serializer_class = Card
+
+    async def connect(self) -> None:
+        if self.scope["user"].pk != 1:
+            self.queryset = self.queryset.filter(owner=1)
+
+
+async def test_a_consumer_that_narrows_its_queryset_gets_the_events_of_its_rows_only() -> None:
+    app = WSAction([path("ws/", OwnCardsConsumer.as_asgi())])
+    async with connect(app, "/ws/", user=user(1)) as writer, connect(app, "/ws/", user=user(2)) as subscriber:
+        assert (await subscriber.call("subscribe"))["status"] == 200
+        for pk, owner in ((1, 2), (2, 1)):
+            assert (await writer.call("create", "", {"id": pk, "owner": owner}))["status"] == 201
+        assert (await subscriber.event())["data"] == {"id": 2, "owner": 1, "secret": "s"}
+
+
+class Narrows(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        handler.queryset = handler.queryset.filter(owner=1)
+        return True
+
+
+async def narrow_when_subscribing(handler: Any) -> None:
+    handler.queryset = handler.queryset.filter(owner=1)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"permission_classes": (Narrows,)}, {"check_subscription": narrow_when_subscribing}],
+    ids=["permission", "check_subscription"],
+)
+async def test_a_queryset_that_is_narrowed_for_one_call_cannot_be_subscribed(
+    attributes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(app_of(cards(**attributes)), "/ws/") as ws:
+        assert (await ws.call("subscribe", "cards/"))["status"] == 500
+    assert "narrow it in get_queryset()" in caplog.text

@@ -46,6 +46,7 @@ from wsaction.transactions import complete
 
 if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
+    from wsaction.handlers import AsyncAPIActionHandler
 
 logger = logging.getLogger("wsaction")
 
@@ -78,11 +79,13 @@ async def check_object(handler: Any, access: Access) -> None:
 def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
     """Returns the filter of a subscription: what its subscriber gets of each event; None if they get all of it.
 
-    With ``recheck`` the subscriber gets no event for which the grant does not hold.
+    With ``recheck`` the subscriber gets no event for which the grant does not hold. Raises `ImproperlyConfigured` if
+    the handler's objects were restricted in a way that cannot be repeated for each event.
     """
     recheck = handler.recheck
     if not (recheck or access.asks):
         return None
+    _check_scope(handler)
 
     async def visible_frame(event: Event) -> str | None:
         if recheck and not await grant.holds():
@@ -105,6 +108,21 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
         return _frame_shown(handler, event, saw=saw, sees=all(sees_answers))
 
     return visible_frame
+
+
+def _check_scope(handler: "AsyncAPIActionHandler") -> None:
+    """Raises `ImproperlyConfigured` if a hook has set the handler's objects: events are asked of other instances."""
+    mounted = handler.mounted
+    if mounted.is_consumer:  # it is the same instance for all events
+        return
+    own = {name: vars(handler)[name] for name in ("queryset", "filter_backends") if name in vars(handler)}
+    for name in (name for name, value in own.items() if value is not mounted.initkwargs.get(name)):
+        if name not in vars(mounted.handler_class()):
+            raise ImproperlyConfigured(
+                f"{type(handler).__name__}.{name}: expected it on the class, in __init__() or in as_aaah(), got it "
+                "set while the subscription was checked (by a permission, a middleware or check_subscription()), "
+                "where the events that follow do not see it; narrow it in get_queryset()"
+            )
 
 
 def _capture_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:

@@ -359,8 +359,8 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
         topic = topic_at(_handler_at(handler, target))
         sharers = _handlers_sharing(session, mounted, topic)
         sharing = tuple(sharer for sharer in sharers if _may_show(sharer, obj))
-    # A handler that shares the topic may check each recipient.
-    needs_subject = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks
+    # The handlers of some recipients may be asked, even if the publisher's is not.
+    needs_subject = bool(sharing) or plan.varies or access_at(target, plan, plan.lookup in target.captures).asks
     shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
     return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 

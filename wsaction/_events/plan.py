@@ -73,6 +73,8 @@ class EventPlan:
             or getattr(cls, "scopes_queryset", True)
             or _has_own_backends(declared.filter_backends)
         )
+        # Whether another connection's handler may have other settings: code of its own may have set them.
+        self.varies = mounted.is_consumer or not _is_plain(cls)
 
 
 _OF_EVENTS = ("events", "history_always", "history_size", "history_ttl", "serializer_class", "version_field")
