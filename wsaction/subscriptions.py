@@ -82,7 +82,8 @@ class SubscribeMixin:
 
         The reply's data is ``{"epoch", "offset", "recovered"}``: a position for the next ``since``, and whether all
         missed events follow (null without ``since``). If the client spelled the route in another way, such as
-        ``boards/07/``, the data has ``route`` too, the route that its events come under.
+        ``boards/07/``, the data has ``route`` too, the route that its events come under. If this fails where the
+        connection is subscribed already, the earlier subscription goes on.
 
         Another action may call ``await self.subscribe()`` and gets the same data. The events then follow that action's
         reply, or the first item of its stream. If that action fails, the connection is not subscribed. An action that

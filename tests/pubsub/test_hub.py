@@ -316,6 +316,87 @@ async def test_joining_again_replaces_a_join_under_way() -> None:
         assert len(await subscriber.receive(2)) == 2
 
 
+class Failing:
+    """A snapshot that waits, and then fails."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.begun = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.begun.set()
+        await self.gate.wait()
+        raise ZeroDivisionError
+
+
+@asynccontextmanager
+async def joining_again(hub: Hub, subscriber: RecordingSubscriber) -> AsyncIterator[Failing]:
+    """Joins, and joins again with a snapshot that fails when the block ends."""
+    await join(hub, subscriber)
+    snapshot = Failing()
+    second = asyncio.create_task(join(hub, subscriber, snapshot=snapshot))
+    await snapshot.begun.wait()
+    yield snapshot
+    snapshot.gate.set()
+    with pytest.raises((ZeroDivisionError, Cancelled)):
+        await second
+
+
+async def test_a_failed_second_join_leaves_the_first_without_a_hole() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        async with joining_again(hub, subscriber):
+            await publish(hub, 1)
+            assert len(await subscriber.receive(1)) == 1  # held back
+        await publish(hub, 2)
+        assert [message.get("data") for message in await subscriber.receive(3)] == [None, 1, 2]
+
+
+@pytest.mark.parametrize("what", ["publish", "hold", "resync"])
+async def test_what_reaches_a_subscription_that_joins_again_reaches_the_first(what: str) -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        async with joining_again(hub, subscriber):
+            if what == "publish":
+                await publish(hub, 1, exclude=subscriber)
+            elif what == "hold":
+                resume = hub.hold(subscriber, TOPIC, TOPIC)
+            else:
+                hub.resync(subscriber, None)
+        await publish(hub, 2)
+        if what == "hold":
+            assert len(await subscriber.receive(1)) == 1
+            resume()
+        received = await subscriber.receive(3 if what == "resync" else 2)
+        assert [message.get("event") for message in received[1:]] == ["$resync"] * (what == "resync") + ["moved"]
+        assert received[-1]["data"] == 2
+
+
+async def test_leaving_ends_both_when_a_subscription_joins_again() -> None:
+    async with opened(linger=0.0) as hub:
+        subscriber = RecordingSubscriber()
+        async with joining_again(hub, subscriber):
+            assert hub.leave(subscriber, TOPIC, TOPIC)
+            await publish(hub, 1)
+        assert not hub._joined
+        await publish(hub, 2)
+        await join(hub, subscriber)
+        assert [message["offset"] for message in await subscriber.receive(2)] == [0, 2]
+
+
+async def test_a_third_join_replaces_the_second_and_keeps_the_first() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        async with joining_again(hub, subscriber):
+            await publish(hub, 1)
+            third = Failing()
+            third.gate.set()
+            with pytest.raises(ZeroDivisionError):
+                await join(hub, subscriber, snapshot=third)
+        await publish(hub, 2)
+        assert [message.get("data") for message in await subscriber.receive(3)] == [None, 1, 2]
+
+
 async def test_leaving_or_closing_cancels_a_join_under_way() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
@@ -512,6 +593,22 @@ async def test_joining_again_replaces_the_filter() -> None:
         await join(hub, subscriber, filter=all_of_it)
         await publish(hub, 3)
         assert [name.get("data") for name in (await subscriber.receive(5))] == [None, 1, None, None, 3]
+
+
+async def test_joining_again_adds_a_first_filter() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+
+        async def only_even(event: Event) -> str | None:
+            return event.frame if event.message["data"] % 2 == 0 else None
+
+        await join(hub, subscriber)
+        await publish(hub, 1)
+        await join(hub, subscriber, filter=only_even)
+        for number in (3, 4):
+            await publish(hub, number)
+        assert [message.get("data") for message in await subscriber.receive(4)] == [None, 1, None, 4]
+        assert hub.subscriptions(subscriber) == [(TOPIC, TOPIC)]
 
 
 async def test_a_topic_lingers_and_is_then_released(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ async def test_joining_and_leaving_too_often_is_throttled() -> None:
         await position(other, room)
 
 
-async def test_cancelling_a_second_subscribe_ends_the_presence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_a_second_subscribe_leaves_the_presence(monkeypatch: pytest.MonkeyPatch) -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as ws:
         await position(ws, "rooms/7/")
@@ -108,6 +108,8 @@ async def test_cancelling_a_second_subscribe_ends_the_presence(monkeypatch: pyte
         await ws.call("$ping")
         await ws.call("$cancel", data=1)
         assert (await ws.receive_json())["status"] == 499
+        assert (await ws.call("presence", "rooms/7/"))["data"] == {"ada": 1}
+        await ws.call("unsubscribe", "rooms/7/")
         assert (await ws.call("presence", "rooms/7/"))["data"] == {}
 
 

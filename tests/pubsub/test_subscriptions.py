@@ -461,6 +461,56 @@ async def test_a_subscribe_that_is_stopped_leaves_nothing_behind(how: str) -> No
         assert not app.runtime.hub._joined
 
 
+FAILURES = {"refused": 403, "cancelled": 499, "timed out": 408, "error": 500, "too large": 500, "error after it": 500}
+
+
+@pytest.mark.parametrize(("how", "status"), FAILURES.items())
+async def test_a_subscribe_that_fails_leaves_the_earlier_subscription(how: str, status: int) -> None:
+    gate = asyncio.Event()
+
+    class Snapshots(Board):
+        async def check_subscription(self) -> None:
+            if "snapshot" in self.frame.body and how == "refused":
+                raise PermissionDenied
+
+        @async_action
+        async def list(self) -> str:
+            await gate.wait()
+            if how == "error":
+                raise ZeroDivisionError("no snapshot")
+            return "x" * 5_000 if how == "too large" else "x"
+
+    async def failing(handler: Any, call_next: Any) -> Any:
+        result = await call_next(handler)
+        if "snapshot" in handler.frame.body and how == "error after it":
+            raise ZeroDivisionError("behind")
+        return result
+
+    limits = Limits(action_timeout=0.05 if how == "timed out" else WAIT, max_outbox_bytes=4_000)
+    routes = [path("", Snapshots.as_aaah())]
+    async with running_app(*routes, limits=limits, middleware=[failing]) as app, connect(app, "/") as ws:
+        await position(ws, "")
+        await app.publish("", "told", 1)
+        assert (await ws.event())["offset"] == 1
+        subscribing = asyncio.create_task(ws.call("subscribe", snapshot=True, request_id=1))
+        await ws.call("$ping")
+        await app.publish("", "told", 2)
+        if how == "cancelled":
+            assert (await ws.call("$cancel", data=1))["status"] == 200
+        elif how != "timed out":
+            gate.set()
+        assert (await subscribing)["status"] == status
+        await app.publish("", "told", 3)
+        events = [await ws.event()]
+        while events[-1].get("offset") != 3:
+            events.append(await ws.event())
+        # What an action did after subscribing may have to be loaded again.
+        resync = ["$resync"] if how == "error after it" else []
+        assert [event.get("offset", event["event"]) for event in events] == [2, *resync, 3]
+        await ws.close()
+        assert not app.runtime.hub._joined
+
+
 async def test_subscribe_and_unsubscribe_run_in_order_on_their_route() -> None:
     gate = asyncio.Event()
 

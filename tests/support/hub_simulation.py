@@ -23,6 +23,10 @@ from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Layer, Position
 
 
+class SnapshotFailed(Exception):
+    """A repeated subscribe fails: the subscription before it goes on."""
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -450,6 +454,8 @@ class Client:
             await asyncio.sleep(rng.random() * 0.05)
             rows = dict(world.rows[topic])
             await asyncio.sleep(rng.random() * 0.05)
+            if fails:
+                raise SnapshotFailed
             return rows
 
         async def only_even(event: Event) -> str | None:
@@ -462,6 +468,7 @@ class Client:
             return None if is_indirect else replies[0]
 
         is_indirect = self.is_indirect and not again  # another action subscribes and keeps running
+        fails = again and rng.random() < 0.4
         async with self.orders[route]:  # frames of one route are handled in order
             if subscriber.is_closed:
                 return
@@ -473,9 +480,13 @@ class Client:
                     reply=reply,
                     history=world.history,
                     since=None if again else self.position[route],
-                    snapshot=snapshot if self.has_snapshot else None,
+                    snapshot=snapshot if self.has_snapshot or fails else None,
                     filter=only_even if self.is_filtered else None,
                 )
+            except SnapshotFailed:
+                world.count["snapshots_failed"] += 1
+                if route in self.to_reload and self.subscriber is subscriber:
+                    self.start(route, again=True)
             except (LayerUnavailable, Cancelled):
                 world.count["join_refused"] += 1
                 if self.subscriber is subscriber:

@@ -164,9 +164,10 @@ class Stream(Right):
 class SubscriptionState:
     """The state that the frames of one subscription share. The subscription ends if all of them fail."""
 
-    __slots__ = ("is_confirmed", "resume", "waiting")
+    __slots__ = ("is_confirmed", "is_renewal", "resume", "waiting")
 
     def __init__(self) -> None:
+        self.is_renewal = False  # whether it replaces an earlier subscription, so that it goes on if all of them fail
         self.is_confirmed = False  # whether a frame has succeeded
         self.waiting = 0  # the number of frames that have not ended yet
         self.resume: Callable[[], None] | None = None  # left by a frame that failed, for the next that succeeds
@@ -175,13 +176,15 @@ class SubscriptionState:
 class Grant(Right):
     """The right of one subscription. It keeps the call, but not the frame that the client sent."""
 
-    __slots__ = ("_counted", "_place", "_topic", "route", "shows", "state")
+    __slots__ = ("_counted", "_place", "_topic", "earlier", "is_joined", "route", "shows", "state")
 
     def __init__(
         self, session: "Session", handler: "AsyncAPIActionHandler", topic: str, route: str, shows: tuple[Any, ...] = ()
     ) -> None:
         super().__init__(session, handler.frame.call, {})
         self.shows = shows  # the calls that show the objects of its events
+        self.earlier: Grant | None = None  # that of the subscription which goes on if this one cannot be joined
+        self.is_joined = False
         self._topic = topic
         self.route = route
         self.state = SubscriptionState()  # the previous grant's, if its subscription goes on
@@ -192,11 +195,15 @@ class Grant(Right):
     def label(self) -> str:
         return f"a subscription to {self.route!r}"
 
-    def appear(self, place: Place, previous: "Grant | None") -> None:
-        """Counts the user as present. If the previous grant has counted them, takes that over."""
+    def replace(self, previous: "Grant | None") -> None:
+        """Takes the place of the route's grant. While that one is not joined, it goes on from what that replaces."""
+        self.earlier = previous if previous is None or previous.is_joined else previous.earlier
+
+    def appear(self, place: Place) -> None:
+        """Counts the user as present. If the earlier grant has counted them, takes that over."""
         self._place = place
-        if previous is not None and previous._counted is not None:
-            self._counted, previous._counted = previous._counted, None
+        if self.earlier is not None and self.earlier._counted is not None:
+            self._counted, self.earlier._counted = self.earlier._counted, None
             return
         self.count()
 

@@ -48,16 +48,15 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
         _check_limit(session)
         if handler.shows_presence:
             _check_join_rate(session, key[0])
+    grant.replace(previous)
     session.grants[key] = grant
     reply = _Reply(session, handler.frame, grant, key)
     history = access.plan.history
-    is_joining = False
     try:
         if session.revised and not await grant.holds():  # perhaps after this frame's permissions were checked
             if previous is not None:
                 withdraw(session, *key)
             raise PermissionDenied
-        is_joining = True
         if _is_default(handler, handler.get_event_filter):
             filter = event_filter(handler, access, grant)
         else:
@@ -72,18 +71,37 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
             filter=filter,
             patience=connection.limits.action_timeout,
         )
-        if resume is None and previous is not None:
-            grant.state = previous.state
+        _settle(session, key, grant, is_new=resume is not None)
         if handler.shows_presence:
-            grant.appear(Place(*key, history), previous)
+            grant.appear(Place(*key, history))
     finally:
-        if not is_joining and previous is not None and session.grants.get(key) is grant:
-            session.grants[key] = previous  # the earlier subscription was not replaced
-        elif previous is not None:
-            previous.end()
-        if key not in hub.subscriptions(connection):
-            release(session, *key)
+        _end_earlier(session, key, grant, is_left=key not in hub.subscriptions(connection))
     return reply.hold(resume)
+
+
+def _settle(session: "Session", key: tuple[str, str], grant: Grant, *, is_new: bool) -> None:
+    """The subscription is joined: a new one, or the earlier one once more."""
+    session.grants[key] = grant
+    grant.is_joined = True
+    if grant.earlier is not None:
+        if is_new:
+            earlier = grant.earlier.state
+            grant.state.is_renewal = earlier.is_confirmed or earlier.is_renewal
+        else:
+            grant.state = grant.earlier.state
+
+
+def _end_earlier(session: "Session", key: tuple[str, str], grant: Grant, *, is_left: bool) -> None:
+    """Ends the earlier grant, unless its subscription goes on, as this one could not be joined."""
+    earlier, grant.earlier = grant.earlier, None
+    is_current = session.grants.get(key) is grant
+    if is_left and is_current:
+        release(session, *key)
+    if earlier is not None:
+        if is_left or grant.is_joined:
+            earlier.end()
+        elif is_current:
+            session.grants[key] = earlier
 
 
 def subscribable_topic(handler: "SubscribingHandler") -> str:
@@ -187,7 +205,11 @@ class _Reply:
         elif state.waiting:
             state.resume = self._resume or state.resume
         elif grant is not None and grant.state is state:
-            release(self._session, *self._key)
+            if not state.is_renewal:
+                release(self._session, *self._key)
+            elif self._resume is not None:  # what came between the two subscriptions may be missing
+                self._resume()
+                hub_of(self._session).resync(self._session.connection, (self._key[1],))
 
     def _send(self, override: str | None) -> None:
         """Sends the reply. If the client was subscribed already, it follows the events that wait for the client.

@@ -216,8 +216,9 @@ class Hub:
             return None
         if (name := self._names.get(subscriber)) is None:
             name = self._names[subscriber] = secrets.token_urlsafe(9)
-            for subscription in subscriptions.values():
-                subscription.excluded_as = name
+            for each in subscriptions.values():
+                for subscription in each.with_replaced:
+                    subscription.excluded_as = name
         return name
 
     # ------------------------------------------------------------------------------------------------ joining, leaving
@@ -247,10 +248,11 @@ class Hub:
         ``filter`` is called for every event, and cancelled after ``patience`` seconds.
 
         If the subscription was answered before, it is answered again with its position, and `join` returns None. If it
-        is still joining, or if ``since`` or ``snapshot`` is given, a new subscription replaces it instead.
+        is still joining, or if ``since``, ``snapshot`` or its first ``filter`` is given, a new one replaces it instead:
+        the earlier one is held back meanwhile, and goes on if the new one fails.
 
         Raises ``LayerUnavailable`` after ``join_timeout``, ``Cancelled`` if the subscription was left meanwhile, and
-        the exceptions of ``snapshot`` and ``reply``. Then the subscription does not exist.
+        the exceptions of ``snapshot`` and ``reply``.
         """
         if not self._is_open:
             await self._ensure_open()
@@ -258,11 +260,13 @@ class Hub:
             raise Cancelled("The connection has ended.")
         if since is None and snapshot is None and self.answer(subscriber, topic, route, reply, filter):
             return None
-        self.leave(subscriber, topic, route)
         local_topic = self._get_topic(topic, history)
         subscription = self._new_subscription(subscriber, route, filter, patience)
+        subscriptions = self._joined.setdefault(subscriber, {})
+        if (earlier := subscriptions.get((topic, route))) is not None:
+            self._replace(local_topic, earlier, subscription)
         local_topic.joining[subscription] = None
-        self._joined.setdefault(subscriber, {})[topic, route] = subscription
+        subscriptions[topic, route] = subscription
         try:
             async with asyncio.timeout(self._join_timeout) as deadline:
                 await Join(
@@ -273,19 +277,39 @@ class Hub:
                 raise  # the timeout is one of the snapshot's
             raise LayerUnavailable("The subscription was not ready in time; try again later.") from None
         finally:
-            if subscription.is_joining:
+            if not subscription.is_joining:
+                self._drop_replaced(local_topic, subscription)
+            elif (earlier := subscription.replaces) is None:
                 self.leave(subscriber, topic, route)
+            else:
+                local_topic.remove(subscription)
+                subscriptions[topic, route] = earlier
+                self._resume(local_topic, earlier)
         return partial(self._resume, local_topic, subscription)
+
+    def _replace(self, topic: Topic, earlier: Subscription, subscription: Subscription) -> None:
+        """Holds back what ``subscription`` replaces if it succeeds; if that is itself joining, what that replaces."""
+        if earlier.is_joining:
+            subscription.replaces, earlier.replaces = earlier.replaces, None
+            topic.remove(earlier)
+        else:
+            subscription.replaces = earlier
+            earlier.hold()
+
+    def _drop_replaced(self, topic: Topic, subscription: Subscription) -> None:
+        if subscription.replaces is not None:
+            topic.remove(subscription.replaces)
+            subscription.replaces = None
 
     def answer(
         self, subscriber: Subscriber, topic: str, route: str, reply: Reply, filter: Filter | None = None
     ) -> bool:
         """If the subscription is live, sends a reply with its position, behind messages that wait for it.
 
-        Returns whether it is. A ``filter`` replaces that of the subscription.
+        Returns whether it is. A ``filter`` replaces that of the subscription; one without a filter has to join again.
         """
         subscription = self._joined.get(subscriber, {}).get((topic, route))
-        if subscription is None or subscription.is_joining:
+        if subscription is None or subscription.is_joining or (filter is not None and not subscription.has_filter):
             return False
         local_topic = self._topics[topic]
         is_ahead = subscription.state is State.AHEAD
@@ -331,6 +355,7 @@ class Hub:
             del self._joined[subscriber]
         local_topic = self._topics[topic]
         local_topic.remove(subscription)
+        self._drop_replaced(local_topic, subscription)
         if local_topic.is_empty and local_topic.linger_timer is None:
             loop = asyncio.get_running_loop()
             local_topic.linger_timer = loop.call_later(
@@ -347,12 +372,14 @@ class Hub:
         subscription = self._joined.get(subscriber, {}).get((topic, route))
         if subscription is None:
             return lambda: None
-        subscription.hold()
-        return partial(self._resume, self._topics[topic], subscription)
+        for each in subscription.with_replaced:
+            each.hold()
+        return partial(self._resume, self._topics[topic], *subscription.with_replaced)
 
-    def _resume(self, topic: Topic, subscription: Subscription) -> None:
-        if subscription.resume():
-            topic.resync_one(subscription)
+    def _resume(self, topic: Topic, *subscriptions: Subscription) -> None:
+        for subscription in subscriptions:
+            if subscription.resume():
+                topic.resync_one(subscription)
 
     def heard_since(self, topic: str) -> float:
         """When the layer last confirmed the topic, by the loop's clock; 0.0 for a topic that this process lacks.
@@ -369,7 +396,8 @@ class Hub:
         """
         for (topic, route), subscription in tuple(self._joined.get(subscriber, {}).items()):
             if routes is None or route in routes:
-                self._topics[topic].resync_one(subscription)
+                for each in subscription.with_replaced:
+                    self._topics[topic].resync_one(each)
 
     def leave_all(self, subscriber: Subscriber) -> None:
         """Ends all subscriptions of a subscriber and forgets its name. To be called when its connection has ended."""

@@ -98,7 +98,18 @@ class State(Enum):
 class Subscription:
     """A subscription of one subscriber to one topic, under one route. ``take`` sends it one item, without waiting."""
 
-    __slots__ = ("_hold", "collected", "cursor", "excluded_as", "route", "skipped", "state", "subscriber", "take")
+    __slots__ = (
+        "_hold",
+        "collected",
+        "cursor",
+        "excluded_as",
+        "replaces",
+        "route",
+        "skipped",
+        "state",
+        "subscriber",
+        "take",
+    )
 
     take: Callable[[Any], None]
 
@@ -110,6 +121,7 @@ class Subscription:
         self.cursor = 0  # the offset of the last event sent when it was answered
         self.excluded_as: str | None = None  # the name by which events exclude its subscriber
         self.skipped = 0
+        self.replaces: Subscription | None = None  # an earlier one, held back, which goes on if this one fails
         self._hold: _Hold | None = None
         self.take = subscriber.put
 
@@ -117,6 +129,16 @@ class Subscription:
     def is_joining(self) -> bool:
         """Whether it waits for its reply."""
         return self.state in (State.WAITING, State.COLLECTING, State.STALE)
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether a filter decides what its subscriber gets."""
+        return False
+
+    @property
+    def with_replaced(self) -> "tuple[Subscription, ...]":
+        """This subscription, and the one that it replaces while it joins."""
+        return (self,) if self.replaces is None else (self, self.replaces)
 
     def start_collecting(self) -> None:
         """Starts to collect events."""
@@ -191,7 +213,7 @@ class Subscription:
 
     # ------------------------------------------------------------------------------------------------ sending
     def replace_filter(self, filter: Filter | None) -> None:
-        """Replaces the filter by that of a repeated ``subscribe``. A subscription without a filter stays without."""
+        """Replaces the filter by that of a repeated ``subscribe``."""
 
     def answer(self, reply: str) -> None:
         """Sends a reply, behind the items that wait."""
@@ -256,6 +278,10 @@ class FilteredSubscription(Subscription):
         self._queue.clear()
         if self._filtering is not None:
             self._filtering.cancel()
+
+    @property
+    def has_filter(self) -> bool:
+        return True
 
     def replace_filter(self, filter: Filter | None) -> None:
         self._filter = filter or self._filter
