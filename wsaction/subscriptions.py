@@ -59,9 +59,9 @@ class SubscribeMixin:
     recheck: ClassVar[bool] = False
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
     # Whether a subclass overrides the method that `_hook_flags` names.
-    decides_snapshot: ClassVar[bool] = False
+    overrides_snapshot: ClassVar[bool] = False
     _hook_flags: ClassVar[HookFlags] = {
-        "decides_snapshot": ("get_snapshot_action",),
+        "overrides_snapshot": ("get_snapshot_action",),
     }
     _event_types: ClassVar[EventTypes]
 

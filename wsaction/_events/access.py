@@ -173,7 +173,7 @@ class _View:
             if grant.shows
             else access_of(handler).asks_permissions
         )
-        self._has_own_get_object = handler.decides_object
+        self._has_own_get_object = handler.overrides_object
         self._queryset = _scoped_queryset(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
@@ -183,7 +183,7 @@ class _View:
 
     async def may_act(self) -> bool:
         """Whether the permissions of the action allow the recipient, if the handler overrides them."""
-        return not self._handler.decides_permissions or await self._allows("check_permissions")
+        return not self._handler.overrides_permissions or await self._allows("check_permissions")
 
     async def sees(self) -> bool | None:
         """Whether the recipient may see the object as the event shows it; None if that is unknown."""
@@ -382,7 +382,7 @@ def encode_object(plan: EventPlan, obj: Any, pk: Any) -> str:
 
     It is only the key if the handler has no ``serializer_class``, or decides for each frame what it shows.
     """
-    if plan.serializer_class is None or plan.decides_serializer:
+    if plan.serializer_class is None or plan.overrides_serializer:
         return encode_key(plan, pk, obj)
     output = output_model(plan.serializer_class)
     return _writer(output)(as_output(output, obj))

@@ -64,8 +64,8 @@ class EventPlan:
         self.queryset = values["queryset"]
         self.version_field = values["version_field"]
         self.serializer_class = values["serializer_class"]
-        self.decides_serializer = bool(values["decides_serializer"])
-        self.has_objects = self.queryset is not None or bool(getattr(cls, "decides_queryset", False))
+        self.overrides_serializer = bool(values["overrides_serializer"])
+        self.has_objects = self.queryset is not None or bool(getattr(cls, "overrides_queryset", False))
         self.lookup = lookup_name(declared)  # the capture that holds the key of one object
         # Whether `retrieve` may hide an object that exists, from some users or from all.
         self.is_scoped = self.has_objects and (
@@ -76,7 +76,7 @@ class EventPlan:
 
 
 _OF_EVENTS = ("events", "history_always", "history_size", "history_ttl", "serializer_class", "version_field")
-_OF_OBJECTS = ("decides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
+_OF_OBJECTS = ("overrides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
 _PLANNED = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
 
 
@@ -176,10 +176,10 @@ def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]
         name = next((each for each in ("retrieve", "list") if each in declared), None)
         if name is None:
             return [("subscribe", plan_named(mounted, "subscribe") or mounted.no_such_action)]
-    names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "decides_list", False) else [name]
+    names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "overrides_list", False) else [name]
     return [(each, plan_named(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
 
 
 def asks_of_objects(cls: Any, plan: Plan) -> bool:
     """Whether the permissions of an action are asked for each object."""
-    return plan.permissions is None or plan.permissions.on_object is not None or cls.decides_object_permissions
+    return plan.permissions is None or plan.permissions.on_object is not None or cls.overrides_object_permissions

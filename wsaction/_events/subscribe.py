@@ -40,7 +40,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     hub, connection, access = hub_of(session), session.connection, access_of(handler)
     take_snapshot = _snapshot(handler, session) if snapshot else None
     has_key = access.names_object and access.plan.has_objects
-    if has_key and (not handler.decides_topic or key[0] == own_topic(handler)):
+    if has_key and (not handler.overrides_topic or key[0] == own_topic(handler)):
         check_key(handler, access.plan.lookup)
     grant, access = await authorize(handler, access, *key)
     previous = session.grants.get(key)

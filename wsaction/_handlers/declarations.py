@@ -81,8 +81,8 @@ def check_settings(cls: Any) -> None:
 
     That is on an instance, because policies are read once when the class is mounted, and in a ``class Meta``.
     """
-    unread = {*_READ_ONCE} - ({"permission_classes"} if cls.decides_permissions else set())
-    unread -= {"throttle_classes", "throttle_scope"} if cls.decides_throttles else set()
+    unread = {*_READ_ONCE} - ({"permission_classes"} if cls.overrides_permissions else set())
+    unread -= {"throttle_classes", "throttle_scope"} if cls.overrides_throttles else set()
     for base in (base for base in cls.__mro__ if not is_ours(base)):
         for name, value in vars(base).items():
             if inspect.isfunction(value) and (names := unread & _set_on_self(value)):

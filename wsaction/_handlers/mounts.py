@@ -145,7 +145,7 @@ class MountedHandler:
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         cls = self.handler_class
-        if cls.decides_permissions:
+        if cls.overrides_permissions:
             return None
         owner, classes = f"{cls.__name__}.permission_classes", self.attribute("permission_classes")
         connects = not self.above
@@ -157,7 +157,7 @@ class MountedHandler:
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
-        if cls.decides_throttles:
+        if cls.overrides_throttles:
             return None
         owner, classes = f"{cls.__name__}.throttle_classes", self.attribute("throttle_classes")
         if action is not None and action.options.throttle_classes is not None:
