@@ -22,14 +22,14 @@ from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import access_of, history
 from wsaction._events.publish import own_route, session_of
 from wsaction._events.reauthorization import Grant, release
-from wsaction._events.subscribe import COMINGS, subscribable_topic, subscribe
+from wsaction._events.subscribe import subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
 from wsaction.layers.base import Position
 
-__all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
+__all__ = ("SharedTopic", "Since", "SubscribeMixin")
 
 
 class Since(BaseModel):

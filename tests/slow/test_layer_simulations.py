@@ -180,7 +180,7 @@ class FakeConnection:
 class FakeSession:
     """A session without subscriptions."""
 
-    revised = False
+    was_rechecked = False
 
     def __init__(self, name: str) -> None:
         self.scope, self.connection = {"user": name}, FakeConnection()

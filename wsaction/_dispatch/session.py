@@ -45,22 +45,22 @@ class Session:
 
     __slots__ = (
         "_name",
-        "comings",
         "connection",
         "consumer",
         "direct",
         "fast_path_size",
         "grants",
         "group",
+        "join_rates",
         "known",
         "loop_state",
-        "revised",
         "runtime",
         "scope",
         "streams",
         "table",
         "targets",
         "topic_prefix",
+        "was_rechecked",
     )
 
     def __init__(
@@ -77,9 +77,9 @@ class Session:
         self.group: Group | None = None  # hears the broadcasts of its consumer
         self.grants: dict[tuple[str, str], Grant] = {}  # the rights of its subscriptions, by topic and route
         self._name: str | None = None
-        self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
+        self.join_rates: MemoryThrottleStore | None = None  # how often it joined topics with presence
         self.streams: dict[Stream, None] = {}  # that run
-        self.revised = False  # whether its user's rights have changed since it was opened
+        self.was_rechecked = False  # by `recheck`: rights may have changed since a check before
         self.fast_path_size = connection.limits.max_outbox_bytes // 4  # characters
         self.targets = table.targets
         args, captures = connection_captures(scope)
@@ -334,7 +334,7 @@ class Session:
         stream = Stream(self, frame, always=getattr(handler, "recheck", False))
         self.streams[stream] = None
         try:
-            if self.revised and not await stream.still_holds():  # perhaps after its permissions were asked
+            if self.was_rechecked and not await stream.still_holds():  # perhaps after its permissions were asked
                 raise PermissionDenied
             await self._send_items(frame, action, stream, items)
         finally:

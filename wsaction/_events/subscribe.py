@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         """A handler or consumer with the mixin."""
 
 
-COMINGS = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
+JOIN_RATE = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
 MAX_RATED_TOPICS = 1_024  # topics per connection whose rate is kept
 
 
@@ -53,7 +53,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     history = access.plan.history
     is_joining = False
     try:
-        if session.revised and not await grant.holds():  # perhaps after this frame's permissions were checked
+        if session.was_rechecked and not await grant.holds():  # perhaps after this frame's permissions were checked
             if previous is not None:
                 withdraw(session, *key)
             raise PermissionDenied
@@ -124,9 +124,9 @@ def _check_limit(session: "Session") -> None:
 
 def _check_join_rate(session: "Session", topic: str) -> None:
     """Raises `Throttled` if a connection subscribes too often: each ``join`` fills the history that all share."""
-    if session.comings is None:
-        session.comings = MemoryThrottleStore(MAX_RATED_TOPICS)
-    if wait := session.comings.take(topic, COMINGS):
+    if session.join_rates is None:
+        session.join_rates = MemoryThrottleStore(MAX_RATED_TOPICS)
+    if wait := session.join_rates.take(topic, JOIN_RATE):
         raise Throttled(wait=wait)
 
 

@@ -346,7 +346,7 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
     its check has ended, a subscription delivers no event and a stream no item. Returns the task of the checks; None if
     there is nothing to check.
     """
-    session.revised = True
+    session.was_rechecked = True
     hold = partial(session.runtime.loop_state.hold, session.connection)
     asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]

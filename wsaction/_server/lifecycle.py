@@ -168,7 +168,7 @@ async def _open(
     if runtime.loop_state.draining:
         raise ShuttingDown
     session.group = await join_group(session, hears=not is_awaited)
-    if session.revised:  # permissions may have changed since the first check
+    if session.was_rechecked:  # permissions may have changed since the first check
         await may_connect(session)
     with users.arrival(session):
         await require(consumer, "connect")
