@@ -193,7 +193,7 @@ class BlockingWatch(Gate):
 
     def _warn(self, frame: Frame, seconds: float) -> None:
         call: Call | None = getattr(frame, "call", None)
-        if call is None or not call.found or call.plan.name is None:
+        if call is None or not call.route_exists or call.plan.name is None:
             return
         name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
         if name not in self._known:

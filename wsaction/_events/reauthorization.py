@@ -252,7 +252,7 @@ class Grant(Right):
         database may have only one connection for all.
         """
         for call in self.shows:
-            if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.asked):
+            if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.permission_checks):
                 continue
             asked, unit = copy(frame), frame.unit
             asked.call, asked.task = call, asyncio.current_task()

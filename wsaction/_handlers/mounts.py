@@ -43,9 +43,9 @@ class Plan:
     name: str | None  # as declared
     ordered: bool
     # The permissions to ask, outermost first, and whether they take the frame's keywords. None: `check_permissions()`.
-    asked: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
+    permission_checks: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
     permissions: Permissions | None  # of the handler itself, for objects; None: it overrides the hooks
-    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`; None: `check_throttles()`
+    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # None: `check_throttles()`
     streamed: "Plan | None" = None  # runs instead if the frame asks for a stream
 
 

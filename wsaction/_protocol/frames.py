@@ -61,7 +61,7 @@ class Frame:
     stopped     ``error``                      `stop`: it is cancelled, and answered with its error once it ends
     committing  ``unit`` is ``COMMITTING``     `Session.run`: from here on it cannot be stopped
     late        ``lateness`` ``COMMIT``        `Deadlines`: it is committing beyond its deadline, and gets more time
-    answered    ``status``                     `Session.run`, `Session._failure`, `AuthenticationGate`
+    answered    ``status``                     `Session.run`, `Session._error_reply`, `AuthenticationGate`
     detached    ``lateness`` ``DETACHED``      `answer_and_detach`: it did not end; what it replies later is dropped
     ==========  =============================  =====================================================================
 

@@ -143,7 +143,7 @@ async def _open(
     if hooks.has("on_limit"):
         connection.on_limit = lambda limit, value: hooks.call("on_limit", consumer, limit, value)
     session = Session(view.table, runtime, scope, connection, consumer)
-    consumer.frame = session.no_frame()
+    consumer.frame = session.connection_frame()
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = BroadcastOrderGate(session) if is_grouped(session) else session
@@ -350,7 +350,7 @@ class HooksGate(Gate):
         call: Call | None = getattr(frame, "call", None)  # None for a malformed frame, `$auth` or an unknown route
         info = ActionInfo(
             consumer=self._session.consumer,
-            handler=None if call is None or not call.found else call.mounted.handler_class.__name__,
+            handler=None if call is None or not call.route_exists else call.mounted.handler_class.__name__,
             action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
             route=frame.route,
             request_id=frame.request_id,

@@ -268,7 +268,12 @@ def _open_broadcasts(app: WSAction) -> Iterator[Finding]:
         permissions = table.root.no_such_action.permissions
         if permissions is None or permissions.on_connect is not None:
             continue
-        plans = [plan for mounted in table.mounted for plan in mounted.plans.values() if plan.action and plan.asked]
+        plans = [
+            plan
+            for mounted in table.mounted
+            for plan in mounted.plans.values()
+            if plan.action and plan.permission_checks
+        ]
         names = [str(plan.name) for plan in plans if plan.action.options.mode == "broadcast"]
         if names:
             consumer = table.root.handler_class.__name__
