@@ -55,9 +55,9 @@ class AuthenticationGate(Gate):
     """Lets no frame pass that ``state`` refuses, and answers ``$auth``.
 
     A frame that had to wait is asked about again when its turn comes. Each ``$auth`` is verified within a block of
-    ``arriving``. If it is accepted, ``refreshed`` starts a task that is awaited before the reply, and until that ends
-    another ``$auth`` is refused. After ``max_auth_failures`` credentials that were refused, or whose frame the client
-    cancelled, the connection closes with 1008. `watch` closes it with 4401 once it is overdue, until `stop`.
+    ``authenticating``. If it is accepted, ``recheck_user`` starts a task that is awaited before the reply, and until
+    that ends another ``$auth`` is refused. After ``max_auth_failures`` credentials that were refused, or whose frame
+    the client cancelled, the connection closes with 1008. `watch` closes it with 4401 once it is overdue, until `stop`.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class AuthenticationGate(Gate):
         state: AuthenticationState,
         dispatcher: "Dispatcher",
         connection: "Connection",
-        arriving: Callable[[], AbstractContextManager[None]] = nullcontext,
-        refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
+        authenticating: Callable[[], AbstractContextManager[None]] = nullcontext,
+        recheck_user: Callable[[], asyncio.Task[None] | None] | None = None,
         *,
         debug: bool,
     ) -> None:
         super().__init__(dispatcher)
         self._state = state
         self._connection = connection
-        self._arriving = arriving
-        self._refreshed = refreshed
+        self._authenticating = authenticating
+        self._recheck_user = recheck_user
         self._debug = debug
         self._failures = 0  # credentials that were refused
-        self._following: asyncio.Task[None] | None = None  # of `refreshed`, for the last `$auth`
+        self._recheck: asyncio.Task[None] | None = None  # of `recheck_user`, for the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = DeadlineTimer(self._loop, self.watch)
 
@@ -105,8 +105,8 @@ class AuthenticationGate(Gate):
             data = json.dumps(await self._present(frame.body.get("data")), separators=(",", ":"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
-            if self._following is not None:  # to its end, even if the frame is cancelled
-                await asyncio.shield(self._following)
+            if self._recheck is not None:  # to its end, even if the frame is cancelled
+                await asyncio.shield(self._recheck)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.is_closed:
                 raise
@@ -124,15 +124,15 @@ class AuthenticationGate(Gate):
 
     async def _present(self, data: Any) -> dict[str, Any]:
         """Puts a credential in force, even if its frame is cancelled meanwhile."""
-        if self._following is not None and not self._following.done():
+        if self._recheck is not None and not self._recheck.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
         if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
             raise NotAuthenticated("Too many credentials were refused on this connection.")
-        with self._arriving():
+        with self._authenticating():
             reply_data = await self._state.present(data)
         self.watch()
-        if self._refreshed is not None and not self._connection.is_closed:
-            self._following = self._refreshed()
+        if self._recheck_user is not None and not self._connection.is_closed:
+            self._recheck = self._recheck_user()
         return reply_data
 
     def _count_failure(self) -> None:

@@ -62,12 +62,14 @@ def is_grouped(session: "Session") -> bool:
     return session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
 
 
-async def join_group(session: "Session", *, hears: bool) -> "Group | None":
-    """Joins a connection to the group of its consumer, if there are broadcasts. ``hears``: it gets them from now on,
-    else once it has authenticated."""
+async def join_group(session: "Session", *, is_receiving: bool) -> "Group | None":
+    """Joins a connection to the group of its consumer, if there are broadcasts.
+
+    It gets them from now on if ``is_receiving``, otherwise once it has authenticated.
+    """
     if not is_grouped(session):
         return None
-    group = Group(session, hears=hears)
+    group = Group(session, is_receiving=is_receiving)
     await session.runtime.hub.join(group, *group.place, reply=lambda *_: "{}")
     return group
 
@@ -101,14 +103,14 @@ class Group:
         "_waiting",
         "capacity",
         "close",
-        "hears",
+        "is_receiving",
         "place",
         "wait_for_space",
     )
 
-    def __init__(self, session: "Session", *, hears: bool) -> None:
+    def __init__(self, session: "Session", *, is_receiving: bool) -> None:
         self._session = session
-        self.hears = hears
+        self.is_receiving = is_receiving
         self.place = _topic(session.consumer), ""  # its topic, and a route that no client sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
@@ -147,7 +149,7 @@ class Group:
 
     def put(self, text: str) -> None:
         """Called by the hub for each broadcast."""
-        if not self.hears:
+        if not self.is_receiving:
             return
         frames = [frame for frame, holds in self._under_way.items() if holds]
         if not frames and not self._held:

@@ -74,7 +74,7 @@ class Session:
         self.no_middleware = not runtime.middleware
         self.connection = connection
         self.consumer = consumer
-        self.group: Group | None = None  # hears the broadcasts of its consumer
+        self.group: Group | None = None  # gets the broadcasts of its consumer
         self.grants: dict[tuple[str, str], Grant] = {}  # the rights of its subscriptions, by topic and route
         self._name: str | None = None
         self.join_rates: MemoryThrottleStore | None = None  # how often it joined topics with presence

@@ -152,25 +152,25 @@ async def _open(
     gate: AuthenticationGate | None = None
     users = runtime.loop_state.users
     is_awaited = False
-    await users.listening()
+    await users.wait_until_listening()
     runtime.loop_state.is_serving = True
-    with users.arrival(session):  # so that disconnect_user() reaches a connection that is about to be accepted
+    with users.authenticating(session):  # so that disconnect_user() reaches a connection that is about to be accepted
         if runtime.authenticator is not None:
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
             is_awaited = state.awaited
-            arriving = partial(users.arrival, session)
-            refreshed = partial(recheck, session)
-            gate = AuthenticationGate(state, dispatcher, connection, arriving, refreshed, debug=runtime.debug)
+            authenticating = partial(users.authenticating, session)
+            recheck_user = partial(recheck, session)
+            gate = AuthenticationGate(state, dispatcher, connection, authenticating, recheck_user, debug=runtime.debug)
             dispatcher = gate
     if hooks.has("on_action"):
         dispatcher = HooksGate(dispatcher, session)
     await may_connect(session)
     if runtime.loop_state.draining:
         raise ShuttingDown
-    session.group = await join_group(session, hears=not is_awaited)
+    session.group = await join_group(session, is_receiving=not is_awaited)
     if session.was_rechecked:  # permissions may have changed since the first check
         await may_connect(session)
-    with users.arrival(session):
+    with users.authenticating(session):
         await require(consumer, "connect")
     return consumer, dispatcher, gate
 
