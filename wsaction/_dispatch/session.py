@@ -186,7 +186,7 @@ class Session:
             if unit is not None:
                 await unit.commit()
                 if frame.lateness is Lateness.DETACHED:
-                    frame.let_go(failed=True)
+                    frame.finish_held(failed=True)
                     return None
             if frame.held is not None:
                 self._send_before_held(frame, reply)
@@ -196,7 +196,7 @@ class Session:
         except BaseException as exc:  # a cancellation too, as its client waits, unless the connection has ended
             if is_closed_with(exc, frame.task or self.connection.leader):
                 raise
-            frame.let_go(failed=True)
+            frame.finish_held(failed=True)
             await roll_back(frame)
             if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
                 raise
@@ -214,7 +214,7 @@ class Session:
             senders[0](reply)
         elif reply is not None:
             self.connection.put(self.connection.outbox.translate(reply, frame))
-        frame.let_go()
+        frame.finish_held()
 
     async def answer(self, frame: Frame) -> str:
         """The JSON that the action of a frame within another frame's returns; raises what the action raises.
@@ -242,9 +242,9 @@ class Session:
                 raise frame.error
             data = action.write(result)
             await complete(frame)
-            frame.let_go()
+            frame.finish_held()
         except BaseException:
-            frame.let_go(failed=True)
+            frame.finish_held(failed=True)
             await roll_back(frame)
             raise
         finally:
@@ -360,7 +360,7 @@ class Session:
                     raise error
                 await complete(frame)
                 await self.connection.outbox.offer(reply)
-                frame.let_go()
+                frame.finish_held()
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
 

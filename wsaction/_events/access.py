@@ -129,18 +129,18 @@ def _frame_shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: 
     message, subject = event.message, event.subject
     if sees:
         if saw is False and subject["before"] is not None:
-            return event.numbered(encode_event("created", message["route"], to_json(message["data"]).decode()))
+            return event.with_offset(encode_event("created", message["route"], to_json(message["data"]).decode()))
         return event.frame
     if saw is False:
         return None
     if subject["after"] is None:
         return event.frame
     data = encode_key(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
-    return event.numbered(encode_event("deleted", message["route"], data))
+    return event.with_offset(encode_event("deleted", message["route"], data))
 
 
 # ------------------------------------------------------------------------------------------------- recipients
-class _Shared:
+class _SharedReads:
     """The results read for one event, shared by all recipients in this process whose querysets load alike."""
 
     def __init__(self) -> None:
@@ -161,11 +161,11 @@ class _View:
     """Decides what one recipient may see of one event."""
 
     def __init__(self, grant: Grant, event: Event, handler: "GenericAsyncAPIActionHandler") -> None:
-        if event.shared is None:
-            event.shared = _Shared()
+        if event.filter_cache is None:
+            event.filter_cache = _SharedReads()
         self._grant = grant
         self._handler = handler
-        self._shared = event.shared
+        self._shared = event.filter_cache
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
         self._asks_permissions = (

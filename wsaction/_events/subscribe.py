@@ -70,7 +70,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
             since=since,
             snapshot=take_snapshot,
             filter=filter,
-            patience=connection.limits.action_timeout,
+            filter_timeout=connection.limits.action_timeout,
         )
         if resume is None and previous is not None:
             grant.state = previous.state

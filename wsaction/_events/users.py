@@ -285,7 +285,7 @@ class Users:
         Connections that got their user before that may have missed one. Those that got theirs later have missed
         nothing; their permissions are checked again all the same.
         """
-        since = self._hub().heard_since(topic)
+        since = self._hub().confirmed_since(topic)
         stale = [session for session, noted in self._user_since.items() if noted <= since]
         if topic == PUSHES:
             for session in stale:

@@ -29,7 +29,7 @@ quote = encode_basestring  # a JSON string, not ASCII-escaped
 class AfterReply:
     """Work of an action that waits for the frame's reply: the events of a subscription, for example."""
 
-    go_on: Callable[[], None]  # the reply is on its way
+    begin: Callable[[], None]  # the reply is on its way
     undo: Callable[[], None]  # the action failed
     send_reply: Callable[[str | None], None] | None = None
     """Sends the final reply in its place among events: the action's own, or, for None, the work's. It may raise."""
@@ -137,7 +137,7 @@ class Frame:
     def hold(self, work: AfterReply) -> None:
         """Has work wait for the reply. If there is none to come, the work goes on at once."""
         if self is not current_frame.get() or self.status is not None:
-            work.go_on()
+            work.begin()
         elif self.held is None:
             self.held = [work]
         else:
@@ -147,12 +147,12 @@ class Frame:
         """Whether what the action returned says no more than the reply that the work it holds sends."""
         return any(w.send_reply is not None and (result is None or result is w.data) for w in self.held or ())
 
-    def let_go(self, *, failed: bool = False) -> None:
+    def finish_held(self, *, failed: bool = False) -> None:
         """The work that waits for the reply goes on, or is undone."""
         held = self.held
         self.held = None
         for work in held or ():
-            (work.undo if failed else work.go_on)()
+            (work.undo if failed else work.begin)()
 
     # ------------------------------------------------------------------------------------------------ checks
     def begin_check(self, name: str) -> None:

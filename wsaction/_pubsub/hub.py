@@ -131,13 +131,13 @@ class Hub:
         """The layer calls this: from now on all events of the topic arrive."""
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.confirm():
-            self._reconciler.settle(local_topic)
+            self._reconciler.start_reconciling(local_topic)
 
     def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
         """The layer calls this: an event was published."""
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.receive(epoch, offset, body):
-            self._reconciler.settle(local_topic)
+            self._reconciler.start_reconciling(local_topic)
 
     def lost(self) -> None:
         """The layer calls this: no events arrive until the next `subscribed`."""
@@ -232,7 +232,7 @@ class Hub:
         since: Position | None = None,
         snapshot: Snapshot | None = None,
         filter: Filter | None = None,
-        patience: float = JOIN_TIMEOUT,
+        filter_timeout: float = JOIN_TIMEOUT,
     ) -> Callable[[], None] | None:
         """Subscribes: sends the reply, the events missed after ``since``, and from then on live events.
 
@@ -244,7 +244,7 @@ class Hub:
         returns None, the caller sends a reply itself, and later messages are held back until the caller calls the
         function that `join` returns.
 
-        ``filter`` is called for every event, and cancelled after ``patience`` seconds.
+        ``filter`` is called for every event, and cancelled after ``filter_timeout`` seconds.
 
         If the subscription was answered before, it is answered again with its position, and `join` returns None. If it
         is still joining, or if ``since`` or ``snapshot`` is given, a new subscription replaces it instead.
@@ -260,7 +260,7 @@ class Hub:
             return None
         self.leave(subscriber, topic, route)
         local_topic = self._get_topic(topic, history)
-        subscription = self._new_subscription(subscriber, route, filter, patience)
+        subscription = self._new_subscription(subscriber, route, filter, filter_timeout)
         local_topic.joining[subscription] = None
         self._joined.setdefault(subscriber, {})[topic, route] = subscription
         try:
@@ -305,16 +305,16 @@ class Hub:
             topic.linger_timer.cancel()
             topic.linger_timer = None
         if topic.confirmed and not topic.ready.is_set():
-            self._reconciler.settle(topic)
+            self._reconciler.start_reconciling(topic)
         return topic
 
     def _new_subscription(
-        self, subscriber: Subscriber, route: str, filter: Filter | None, patience: float
+        self, subscriber: Subscriber, route: str, filter: Filter | None, filter_timeout: float
     ) -> Subscription:
         if filter is None:
             subscription = Subscription(subscriber, route)
         else:
-            subscription = FilteredSubscription(subscriber, route, filter, self._tasks, patience)
+            subscription = FilteredSubscription(subscriber, route, filter, self._tasks, filter_timeout)
         subscription.excluded_as = self._names.get(subscriber)
         return subscription
 
@@ -354,7 +354,7 @@ class Hub:
         if subscription.resume():
             topic.resync_one(subscription)
 
-    def heard_since(self, topic: str) -> float:
+    def confirmed_since(self, topic: str) -> float:
         """When the layer last confirmed the topic, by the loop's clock; 0.0 for a topic that this process lacks.
 
         All events since then have arrived, until the layer lost its connection.

@@ -23,7 +23,7 @@ MAX_HELD = 1_024  # items that wait while a subscription is held; with more, it 
 SKIPS_BEFORE_POSITION = 100  # skipped events in a row after which the subscriber gets `$position`
 
 Filter = Callable[[Event], Awaitable[str | None]]
-"""Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.numbered`), or None: nothing.
+"""Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.with_offset`), or None.
 
 Raises `NotKnown` if that cannot be decided any more; the recipient then gets ``$resync``.
 """
@@ -202,10 +202,10 @@ class Subscription:
 
     def deliver(self, event: Event, epoch: str) -> None:
         """Sends an event, unless the subscriber is excluded."""
-        if event.excludes is not None and event.excludes == self.excluded_as:
+        if event.excluded_name is not None and event.excluded_name == self.excluded_as:
             self.skip(event, epoch, self.take)
         else:
-            self.take(event.under(self.route))
+            self.take(event.frame_for(self.route))
 
     def skip(self, event: Event, epoch: str, send: Callable[[str], None]) -> None:
         """Skips an event that the subscriber does not get.
@@ -222,16 +222,16 @@ class Subscription:
 class FilteredSubscription(Subscription):
     """A subscription with a filter, which decides for one event after the other what the subscriber may see.
 
-    ``take`` gets texts, or an event with its epoch. If the filter needs more than ``patience`` seconds for an event, it
-    is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
+    ``take`` gets texts, or an event with its epoch. If the filter needs more than ``filter_timeout`` seconds for an
+    event, it is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
     """
 
     __slots__ = ("_alarm", "_filter", "_filtering", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
 
-    def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, patience: float) -> None:
+    def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, filter_timeout: float) -> None:
         super().__init__(subscriber, route)
         self._filter = filter
-        self._timeout = patience
+        self._timeout = filter_timeout
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._alarm = DeadlineTimer(self._loop, self._check_deadline)
@@ -242,7 +242,7 @@ class FilteredSubscription(Subscription):
         self.take = self._enqueue
 
     def deliver(self, event: Event, epoch: str) -> None:
-        if event.excludes is not None and event.excludes == self.excluded_as:
+        if event.excluded_name is not None and event.excluded_name == self.excluded_as:
             self.skip(event, epoch, self.take)
         else:
             self.take((event, epoch))
