@@ -12,6 +12,7 @@ from wsaction._events.access import check_key, check_object, event_filter
 from wsaction._events.plan import Access, access_of, plan_named
 from wsaction._events.publish import hub_of, own_route, own_topic, session_of, topic_at
 from wsaction._events.reauthorization import Grant, release, withdraw
+from wsaction._handlers.declarations import is_default
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
@@ -58,7 +59,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
                 withdraw(session, *key)
             raise PermissionDenied
         is_joining = True
-        if _is_default(handler, handler.get_event_filter):
+        if is_default(handler.get_event_filter, *handler._default_hooks):
             filter = event_filter(handler, access, grant)
         else:
             filter = handler.get_event_filter(grant)
@@ -96,7 +97,7 @@ def subscribable_topic(handler: "SubscribingHandler") -> str:
 async def authorize(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
     """Returns the right to a topic's events and presence. Raises `PermissionDenied` or `NotFound` without it."""
     frame = handler.frame
-    if _is_default(handler, handler.check_subscription):
+    if is_default(handler.check_subscription, *handler._default_hooks):
         await check_object(handler, access)
     else:
         await require(handler, "check_subscription")
@@ -106,11 +107,6 @@ async def authorize(handler: "SubscribingHandler", access: Access, topic: str, r
     if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
         await release_reads(frame)  # another action still uses the objects that it read
     return grant, access
-
-
-def _is_default(handler: "SubscribingHandler", hook: Any) -> bool:
-    """Whether a hook is the mixin's own. It is asked at each use, since a class or an instance may get another one."""
-    return getattr(hook, "__func__", None) in handler._default_hooks
 
 
 def _check_limit(session: "Session") -> None:
