@@ -43,8 +43,10 @@ def is_live(cls: type) -> bool:
 
 # ------------------------------------------------------------------------------------------------- of a handler
 class EventPlan:
-    """The event settings of a handler, as the instance has them: a class attribute, an argument of ``as_aaah()``, or
-    what ``__init__``, ``connect()`` or a property says."""
+    """The event settings of a handler instance.
+
+    They are attributes of the class, arguments of ``as_aaah()``, or set by ``__init__``, ``connect()`` or a property.
+    """
 
     def __init__(self, handler: "AsyncAPIActionHandler") -> None:
         mounted = handler.mounted
