@@ -165,7 +165,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             await require(self, "check_object_permissions", obj)
         else:
             await self.check_object_permissions(obj)
-        self.frame.asks_object = (), {}
+        self.frame.get_object_args = (), {}
         return obj
 
     # ---------------------------------------------------------------------------------------------- events
@@ -363,7 +363,7 @@ def _recording(get_object: Any) -> Any:
     @wraps(get_object)
     async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
         obj = await get_object(self, *args, **kwargs)
-        self.frame.asks_object = args, kwargs
+        self.frame.get_object_args = args, kwargs
         return obj
 
     get_and_record.is_recording = True  # type: ignore[attr-defined]

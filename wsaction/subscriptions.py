@@ -21,7 +21,7 @@ from wsaction._events.access import check_object, event_filter
 from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import access_of, history
 from wsaction._events.publish import own_route, session_of
-from wsaction._events.reauthorization import Grant, release
+from wsaction._events.reauthorization import Grant, end_subscription
 from wsaction._events.subscribe import subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
 from wsaction._protocol.scope import SharedTopic
@@ -93,7 +93,7 @@ class SubscribeMixin:
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
         """Ends the connection's subscription to this route."""
-        release(session_of(self), subscribable_topic(self), own_route(self))
+        end_subscription(session_of(self), subscribable_topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
         """Checks that the client may subscribe to the route. Override it for rules of your own.

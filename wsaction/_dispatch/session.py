@@ -350,8 +350,8 @@ class Session:
         sent = 0
         async with aclosing(items):
             async for item in items:
-                if stream.waits:
-                    await stream.allow()
+                if stream.must_wait:
+                    await stream.wait_until_allowed()
                 if frame.error is not None:  # cancelled, which the generator swallowed
                     raise frame.error
                 frame.deadline = NEVER  # a timeout bounds the first item

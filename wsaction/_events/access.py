@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.plan import Access, EventPlan, access_of, asks_of_objects, event_plan
+from wsaction._events.plan import Access, EventPlan, access_of, event_plan, has_object_permissions
 from wsaction._events.reauthorization import Grant
 from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub.event import Event
-from wsaction._pubsub.subscription import Filter, NotKnown
+from wsaction._pubsub.subscription import Filter, VisibilityUnknown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.permissions._classes import require
 from wsaction.querysets._base import NarrowingQuerySet
@@ -71,7 +71,7 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
 # ------------------------------------------------------------------------------------------------- event filters
 async def check_object(handler: Any, access: Access) -> None:
     """Gets the object that a route names, as ``retrieve`` does, if access is restricted. Raises if that is refused."""
-    if access.names_object and access.asks:
+    if access.names_object and access.is_restricted:
         await handler.get_object()
 
 
@@ -81,7 +81,7 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
     With ``recheck`` the subscriber gets no event for which the grant does not hold.
     """
     recheck = handler.recheck
-    if not (recheck or access.asks):
+    if not (recheck or access.is_restricted):
         return None
 
     async def visible_frame(event: Event) -> str | None:
@@ -98,7 +98,7 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
                 if not await view.may_act():
                     return None
                 if (answer := await view.sees()) is None:
-                    raise NotKnown
+                    raise VisibilityUnknown
                 sees_answers.append(answer)
                 saw_answers.append(await view.saw())
         saw = False if False in saw_answers else None if None in saw_answers else True
@@ -169,9 +169,9 @@ class _View:
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
         self._asks_permissions = (
-            asks_of_objects(type(handler), handler.frame.call.plan)
+            has_object_permissions(type(handler), handler.frame.call.plan)
             if grant.shows
-            else access_of(handler).asks_permissions
+            else access_of(handler).checks_permissions
         )
         self._has_own_get_object = handler.overrides_object
         self._queryset = _scoped_queryset(handler)

@@ -360,7 +360,7 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
         sharers = _handlers_sharing(session, mounted, topic)
         sharing = tuple(sharer for sharer in sharers if _may_show(sharer, obj))
     # A handler that shares the topic may check each recipient.
-    needs_subject = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks
+    needs_subject = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).is_restricted
     shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
     return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 

@@ -139,14 +139,14 @@ class Access:
         mounted = plan.mounted
         self.plan = plan
         self.names_object = names_object  # whether the route is that of one object
-        actions = [name for name in ("list", "retrieve") if plan_named(mounted, name) is not None]
+        actions = [name for name in ("list", "retrieve") if action_plan(mounted, name) is not None]
         # The action that returns the route's objects; None if the route has neither.
         self.shown_by = actions[-1 if names_object else 0] if actions else None
-        showing = _showing(mounted, self.shown_by) if plan.has_objects else []
+        showing = _actions_showing(mounted, self.shown_by) if plan.has_objects else []
         # Permissions that look at ``self.action`` are asked about events as about these actions.
         self.shows = tuple(Call(target, name, mounted, each) for name, each in showing if name != "subscribe")
-        self.asks_permissions = any(asks_of_objects(plan.handler_class, each) for _, each in showing)
-        self.asks = self.asks_permissions or plan.is_scoped
+        self.checks_permissions = any(has_object_permissions(plan.handler_class, each) for _, each in showing)
+        self.is_restricted = self.checks_permissions or plan.is_scoped
 
 
 def access_of(handler: "AsyncAPIActionHandler") -> Access:
@@ -163,12 +163,12 @@ def access_at(target: Target, plan: EventPlan, names_object: bool) -> Access:
     return access
 
 
-def plan_named(mounted: MountedHandler, name: str) -> Plan | None:
+def action_plan(mounted: MountedHandler, name: str) -> Plan | None:
     """Returns the plan of an action by its declared name; None if the route does not have the action."""
     return next((plan for plan in mounted.plans.values() if plan.name == name), None)
 
 
-def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
+def _actions_showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
     """Returns the actions that show an object, by name: those of the route, or else of the handler's other routes.
 
     If the handler overrides ``list``, which may then show less than events do, ``retrieve`` is asked too.
@@ -177,11 +177,11 @@ def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]
         declared = {action.name for action in mounted.handler_class.available_actions.values()}
         name = next((each for each in ("retrieve", "list") if each in declared), None)
         if name is None:
-            return [("subscribe", plan_named(mounted, "subscribe") or mounted.no_such_action)]
+            return [("subscribe", action_plan(mounted, "subscribe") or mounted.no_such_action)]
     names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "overrides_list", False) else [name]
-    return [(each, plan_named(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
+    return [(each, action_plan(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
 
 
-def asks_of_objects(cls: Any, plan: Plan) -> bool:
+def has_object_permissions(cls: Any, plan: Plan) -> bool:
     """Whether the permissions of an action are asked for each object."""
     return plan.permissions is None or plan.permissions.on_object is not None or cls.overrides_object_permissions

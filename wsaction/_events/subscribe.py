@@ -9,9 +9,9 @@ from json import loads
 from typing import TYPE_CHECKING, Any
 
 from wsaction._events.access import check_key, check_object, event_filter
-from wsaction._events.plan import Access, access_of, plan_named
+from wsaction._events.plan import Access, access_of, action_plan
 from wsaction._events.publish import hub_of, own_route, own_topic, session_of, topic_at
-from wsaction._events.reauthorization import Grant, release, withdraw
+from wsaction._events.reauthorization import Grant, end_subscription, revoke_subscription
 from wsaction._handlers.declarations import is_default
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
@@ -56,7 +56,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     try:
         if session.was_rechecked and not await grant.holds():  # perhaps after this frame's permissions were checked
             if previous is not None:
-                withdraw(session, *key)
+                revoke_subscription(session, *key)
             raise PermissionDenied
         is_joining = True
         if is_default(handler.get_event_filter, *handler._default_hooks):
@@ -76,14 +76,14 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
         if resume is None and previous is not None:
             grant.state = previous.state
         if handler.shows_presence:
-            grant.appear(Place(*key, history), previous)
+            grant.start_presence(Place(*key, history), previous)
     finally:
         if not is_joining and previous is not None and session.grants.get(key) is grant:
             session.grants[key] = previous  # the earlier subscription was not replaced
         elif previous is not None:
-            previous.end()
+            previous.end_presence()
         if key not in hub.subscriptions(connection):
-            release(session, *key)
+            end_subscription(session, *key)
     return reply.hold(resume)
 
 
@@ -103,7 +103,7 @@ async def authorize(handler: "SubscribingHandler", access: Access, topic: str, r
         await require(handler, "check_subscription")
         access = access_of(handler)  # the hook may have set a queryset on the handler
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
-    await grant.check_shown(frame)
+    await grant.check_showing_actions(frame)
     if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
         await release_reads(frame)  # another action still uses the objects that it read
     return grant, access
@@ -183,7 +183,7 @@ class _Reply:
         elif state.waiting:
             state.resume = self._resume or state.resume
         elif grant is not None and grant.state is state:
-            release(self._session, *self._key)
+            end_subscription(self._session, *self._key)
 
     def _send(self, override: str | None) -> None:
         """Sends the reply. If the client was subscribed already, it follows the events that wait for the client.
@@ -217,7 +217,7 @@ class _Reply:
 def _snapshot(handler: "SubscribingHandler", session: "Session") -> Callable[[], Awaitable[str]]:
     """Returns a function that takes the snapshot. Raises `InvalidParameters` if the route has no action for it."""
     name, outer = handler.get_snapshot_action() or "", handler.frame
-    if (plan := plan_named(handler.mounted, name)) is None:
+    if (plan := action_plan(handler.mounted, name)) is None:
         msg = "This route has no snapshot: it has neither a list nor a retrieve action."
         raise InvalidParameters([{"type": "no_snapshot", "msg": msg, "loc": ["snapshot"]}])
     body = {key: value for key, value in outer.body.items() if key not in ("since", "snapshot", "stream")}

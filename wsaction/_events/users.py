@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.reauthorization import Connecting, Grant, Stream, withdraw
+from wsaction._events.reauthorization import ConnectionRight, Grant, Stream, revoke_subscription
 from wsaction._protocol.close_codes import FORBIDDEN, SERVICE_RESTART
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
@@ -376,7 +376,7 @@ async def _recheck_stream(session: "Session", stream: Stream, resume: Callable[[
 
 async def _recheck_connection(session: "Session", group: Any, resume: Callable[[], None]) -> None:
     try:
-        if await Connecting(session).still_holds():
+        if await ConnectionRight(session).still_holds():
             group.is_receiving = True
         else:
             session.connection.close(FORBIDDEN, "permission denied")
@@ -391,8 +391,8 @@ async def _recheck_subscription(
         holds = await grant.still_holds()
         if session.grants.get(key) is grant:
             if holds:
-                grant.count()
+                grant.count_presence()
             else:
-                withdraw(session, *key)
+                revoke_subscription(session, *key)
     finally:
         resume()

@@ -72,7 +72,7 @@ class Frame:
     """
 
     _kwargs: dict[str, Any]
-    asks_object: tuple[Any, Any]  # the arguments of get_object(), once that has found the object that the route names
+    get_object_args: tuple[Any, Any]  # of get_object(), once that has found the object that the route names
     body: dict[str, Any]  # the JSON object
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed

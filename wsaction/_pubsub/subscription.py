@@ -25,11 +25,11 @@ SKIPS_BEFORE_POSITION = 100  # skipped events in a row after which the subscribe
 Filter = Callable[[Event], Awaitable[str | None]]
 """Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.with_offset`), or None.
 
-Raises `NotKnown` if that cannot be decided any more; the recipient then gets ``$resync``.
+Raises `VisibilityUnknown` if that cannot be decided any more; the recipient then gets ``$resync``.
 """
 
 
-class NotKnown(Exception):
+class VisibilityUnknown(Exception):
     """The object of an event has changed since, so it cannot be decided who was allowed to see it."""
 
 
@@ -323,7 +323,7 @@ class FilteredSubscription(Subscription):
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 raise  # this task was cancelled; otherwise a call within the filter was, which is a failure like others
             # Nobody knows whether the subscriber may see the event, so they do not get it, and `$resync` tells them so.
-            if not isinstance(exc, NotKnown):
+            if not isinstance(exc, VisibilityUnknown):
                 logger.exception("the filter of a subscription to %r failed", self.route)
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
         send = _ignore if self.state is State.LEFT else self.subscriber.put

@@ -12,7 +12,7 @@ from wsaction._connection.gates import AuthenticationGate, BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
 from wsaction._dispatch.session import Session
-from wsaction._events.reauthorization import may_connect
+from wsaction._events.reauthorization import check_connect_permissions
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
 from wsaction._handlers.route_table import Call, RouteTable
@@ -164,12 +164,12 @@ async def _open(
             dispatcher = gate
     if hooks.has("on_action"):
         dispatcher = HooksGate(dispatcher, session)
-    await may_connect(session)
+    await check_connect_permissions(session)
     if runtime.loop_state.draining:
         raise ShuttingDown
     session.group = await join_group(session, is_receiving=not is_awaited)
     if session.was_rechecked:  # permissions may have changed since the first check
-        await may_connect(session)
+        await check_connect_permissions(session)
     with users.authenticating(session):
         await require(consumer, "connect")
     return consumer, dispatcher, gate
