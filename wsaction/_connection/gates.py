@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wsaction")
 
-_LONGEST = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile
-_NO_VERDICT = (405, 408, 429)  # statuses that say nothing of the credential; all others below 500 count as failures
+_MAX_ALARM = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile
+_STATUSES_WITHOUT_VERDICT = (405, 408, 429)  # on the credential; all others below 500 count as failures
 
 
 class Gate:
@@ -102,7 +102,7 @@ class AuthenticationGate(Gate):
     async def _answer(self, frame: Frame) -> str | None:
         current_frame.set(None)  # it has no unit of work: code that reads a token's row commits by itself
         try:
-            data = json.dumps(await self._present(frame.body.get("data")), separators=(",", ":"))
+            data = json.dumps(await self._accept_credential(frame.body.get("data")), separators=(",", ":"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
             if self._recheck is not None:  # to its end, even if the frame is cancelled
@@ -116,13 +116,13 @@ class AuthenticationGate(Gate):
             frame.status = error.status
             if (bound := limit_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
-            if error.status < 500 and error.status not in _NO_VERDICT:
+            if error.status < 500 and error.status not in _STATUSES_WITHOUT_VERDICT:
                 self._count_failure()
             return encode_error(frame, error)
         frame.status = 200
         return encode_reply(reply_tail("$auth", frame.route), data, 200, frame.request_id)
 
-    async def _present(self, data: Any) -> dict[str, Any]:
+    async def _accept_credential(self, data: Any) -> dict[str, Any]:
         """Puts a credential in force, even if its frame is cancelled meanwhile."""
         if self._recheck is not None and not self._recheck.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
@@ -152,7 +152,7 @@ class AuthenticationGate(Gate):
             else:
                 self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
-            self._alarm.call_by(self._loop.time() + min(left, _LONGEST))
+            self._alarm.call_by(self._loop.time() + min(left, _MAX_ALARM))
 
     def stop(self) -> None:
         """Ends the alarm."""

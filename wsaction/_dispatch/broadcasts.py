@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wsaction")
 
-GENERAL = "general.broadcast"
+GENERAL_BROADCAST = "general.broadcast"
 MAX_WAITING = 1_024  # events that wait for a consumer's methods; past it its client is a slow consumer
 
-_GENERAL_START = encode_event(GENERAL, "", "")[:-1]
+_GENERAL_BROADCAST_START = encode_event(GENERAL_BROADCAST, "", "")[:-1]
 
 
 def method_name(kind: str) -> str:
@@ -49,7 +49,7 @@ async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: st
     session = session_of(handler)
     if session.group is not None:
         session.group.hold(handler.frame)
-    text = encode_event(kind or GENERAL, "", f'{{"data":{data},"status":{status}}}')
+    text = encode_event(kind or GENERAL_BROADCAST, "", f'{{"data":{data},"status":{status}}}')
     hub, topic = hub_of(session), _topic(handler)
     if (unit := unit_to_wait_for()) is None:
         await hub.publish(topic, text)
@@ -70,7 +70,7 @@ async def join_group(session: "Session", *, is_receiving: bool) -> "Group | None
     if not is_grouped(session):
         return None
     group = Group(session, is_receiving=is_receiving)
-    await session.runtime.hub.join(group, *group.place, reply=lambda *_: "{}")
+    await session.runtime.hub.join(group, *group.key, reply=lambda *_: "{}")
     return group
 
 
@@ -104,14 +104,14 @@ class Group:
         "capacity",
         "close",
         "is_receiving",
-        "place",
+        "key",
         "wait_for_space",
     )
 
     def __init__(self, session: "Session", *, is_receiving: bool) -> None:
         self._session = session
         self.is_receiving = is_receiving
-        self.place = _topic(session.consumer), ""  # its topic, and a route that no client sees
+        self.key = _topic(session.consumer), ""  # its topic, and a route that no client sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
         self._under_way: dict[Frame, bool] = {}  # whether broadcasts wait for its reply
@@ -161,8 +161,8 @@ class Group:
 
     def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
-        if text.startswith(_GENERAL_START) and not hasattr(consumer, method_name(GENERAL)):
-            self._session.connection.put(text[len(_GENERAL_START) : -1])
+        if text.startswith(_GENERAL_BROADCAST_START) and not hasattr(consumer, method_name(GENERAL_BROADCAST)):
+            self._session.connection.put(text[len(_GENERAL_BROADCAST_START) : -1])
         elif text.startswith('{"event":"$'):
             logger.debug("broadcasts may have been missed")
         elif text.startswith('{"event":'):

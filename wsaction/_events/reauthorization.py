@@ -269,7 +269,7 @@ class Grant(Right):
 def end_subscription(session: "Session", topic: str, route: str) -> None:
     """Ends a connection's subscription to a topic under a route, if there is one."""
     session.runtime.loop_state.leave(session.connection, topic, route)
-    session.connection.unsubscribed(route)
+    session.connection.on_unsubscribed(route)
     if (grant := session.grants.pop((topic, route), None)) is not None:
         grant.end_presence()
 

@@ -167,7 +167,7 @@ class _Reply:
         self._state.is_confirmed = True
         self._state.waiting -= 1
         if not self._is_reply:
-            self._session.connection.subscribed(self._key[1], self._frame)
+            self._session.connection.on_subscribed(self._key[1], self._frame)
         for resume in (self._resume, self._state.resume):
             if resume is not None:
                 resume()

@@ -353,9 +353,7 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
     checks = [partial(_recheck_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     checks += [partial(_recheck_stream, session, stream, stream.hold()) for stream in session.streams]
     if (group := session.group) is not None:
-        checks.append(
-            partial(_recheck_connection, session, group, session.runtime.loop_state.hold(group, *group.place))
-        )
+        checks.append(partial(_recheck_connection, session, group, session.runtime.loop_state.hold(group, *group.key)))
     if not checks:
         return None
     task: asyncio.Task[None] = session.connection.spawn(_run_all, checks)

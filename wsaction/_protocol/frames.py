@@ -57,7 +57,7 @@ class Frame:
     routed      ``consumer call key``          `Dispatcher.route`
     waiting     ``size``                       `Lanes.admit`: for the frames before it, or for a place
     running     no ``task``                    `Connection._lead`: the leader runs it and it has not suspended yet
-    under way   ``task deadline``              it has suspended, or had to wait: `Connection._pass_on`, `_answer`
+    under way   ``task deadline``              it has suspended, or had to wait: `Connection._hand_over`, `_answer`
     stopped     ``error``                      `stop`: it is cancelled, and answered with its error once it ends
     committing  ``unit`` is ``COMMITTING``     `Session.run`: from here on it cannot be stopped
     late        ``lateness`` ``COMMIT``        `Deadlines`: it is committing beyond its deadline, and gets more time

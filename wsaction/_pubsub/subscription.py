@@ -226,7 +226,7 @@ class FilteredSubscription(Subscription):
     event, it is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
     """
 
-    __slots__ = ("_alarm", "_filter", "_filtering", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
+    __slots__ = ("_alarm", "_filter", "_filter_task", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
 
     def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, filter_timeout: float) -> None:
         super().__init__(subscriber, route)
@@ -238,7 +238,7 @@ class FilteredSubscription(Subscription):
         self._started = 0.0  # when the filter was called last
         self._timed_out = False  # whether that call was cancelled for its time
         self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
-        self._filtering: Any = None
+        self._filter_task: Any = None
         self.take = self._enqueue
 
     def deliver(self, event: Event, epoch: str) -> None:
@@ -254,38 +254,38 @@ class FilteredSubscription(Subscription):
             if isinstance(item, _Reply):
                 self.subscriber.put(item.text)
         self._queue.clear()
-        if self._filtering is not None:
-            self._filtering.cancel()
+        if self._filter_task is not None:
+            self._filter_task.cancel()
 
     def replace_filter(self, filter: Filter | None) -> None:
         self._filter = filter or self._filter
 
     def answer(self, reply: str) -> None:
-        if self._hold is not None or self._filtering is None or self.state is State.LEFT:
+        if self._hold is not None or self._filter_task is None or self.state is State.LEFT:
             super().answer(reply)
         else:
             self._enqueue(_Reply(reply))
 
     def _enqueue(self, item: str | tuple[Event, str] | _Reply) -> None:
-        if type(item) is str and not self._queue and self._filtering is None:
+        if type(item) is str and not self._queue and self._filter_task is None:
             self.subscriber.put(item)
             return
         if len(self._queue) >= MAX_UNFILTERED:
             self.subscriber.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_UNFILTERED} events wait for its permissions")
             return
         self._queue.append(item)
-        if self._filtering is None:
+        if self._filter_task is None:
             self._started = self._loop.time()
             self._alarm.call_by(self._started + self._timeout)
-            self._filtering = self._tasks.start(self._filter_all)
+            self._filter_task = self._tasks.start(self._filter_all)
 
     def _check_deadline(self) -> None:
         """Cancels a filter that has taken too long."""
-        if self._filtering is None:
+        if self._filter_task is None:
             return
         if self._loop.time() - self._started >= self._timeout:
             self._timed_out = True
-            self._filtering.cancel()
+            self._filter_task.cancel()
             self._started = self._loop.time()  # a filter that ignores the cancellation is cancelled again
         self._alarm.call_by(self._started + self._timeout)
 
@@ -300,7 +300,7 @@ class FilteredSubscription(Subscription):
                 else:
                     await self._filter_one(*item)
         finally:
-            self._filtering = None
+            self._filter_task = None
 
     async def _call_filter(self, event: Event) -> str | None:
         """Calls the filter. Raises ``TimeoutError`` if it took too long."""
@@ -314,7 +314,7 @@ class FilteredSubscription(Subscription):
         finally:
             if self._timed_out:
                 self._timed_out = False
-                self._filtering.uncancel()
+                self._filter_task.uncancel()
 
     async def _filter_one(self, event: Event, epoch: str) -> None:
         try:
