@@ -188,7 +188,7 @@ class WSAction:
         if any(view.table.is_live for view in self._views()):
             self.runtime.warn_of_workers()
         async with app_running():
-            self.runtime.loop_state.users.listen()
+            self.runtime.loop_state.users.start_listening()
             try:
                 if self._lifespan is None:
                     yield None
@@ -337,11 +337,11 @@ class WSAction:
     async def _notify_user_here(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         users = self.runtime.loop_state.users
         if (unit := unit_to_wait_for()) is None:
-            await users.tell(command, user_id, **details)
+            await users.send_command(command, user_id, **details)
         else:
             unit.on_commit(
-                partial(users.tell_surely, command, user_id, **details),
-                if_unknown=partial(users.tell_in_doubt, command, user_id, **details),
+                partial(users.send_command_with_retry, command, user_id, **details),
+                if_unknown=partial(users.send_command_if_unknown, command, user_id, **details),
             )
 
     async def drain(self) -> None:

@@ -104,19 +104,19 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     query_parameters: ClassVar[Sequence[str]] = ()
     version_field: ClassVar[str | None] = None  # a field that every change increases, so that clients drop older events
 
-    decides_query: ClassVar[bool] = False  # whether a subclass overrides filter_queryset or paginator
-    decides_queryset: ClassVar[bool] = False  # whether it overrides get_queryset
-    decides_object: ClassVar[bool] = False  # whether it overrides get_object
-    decides_serializer: ClassVar[bool] = False  # whether it decides what retrieve shows, by frame or by user
-    decides_list: ClassVar[bool] = False  # whether it decides what list shows, which may be less than retrieve shows
-    decides_event_routes: ClassVar[bool] = False  # whether it overrides get_event_routes
+    overrides_query: ClassVar[bool] = False  # whether a subclass overrides filter_queryset or paginator
+    overrides_queryset: ClassVar[bool] = False  # whether it overrides get_queryset
+    overrides_object: ClassVar[bool] = False  # whether it overrides get_object
+    overrides_serializer: ClassVar[bool] = False  # whether it decides what retrieve shows, by frame or by user
+    overrides_list: ClassVar[bool] = False  # whether it decides what list shows, which may be less than retrieve shows
+    overrides_event_routes: ClassVar[bool] = False  # whether it overrides get_event_routes
     scopes_queryset: ClassVar[bool] = False  # whether it limits, by any method, which objects exist
-    tells_changes: ClassVar[bool] = False  # whether its routes can be subscribed to
+    publishes_changes: ClassVar[bool] = False  # whether its routes can be subscribed to
     _hook_flags: ClassVar[HookFlags] = {
-        "decides_query": ("filter_queryset", "paginator"),
-        "decides_queryset": ("get_queryset",),
-        "decides_object": ("get_object",),
-        "decides_event_routes": ("get_event_routes",),
+        "overrides_query": ("filter_queryset", "paginator"),
+        "overrides_queryset": ("get_queryset",),
+        "overrides_object": ("get_object",),
+        "overrides_event_routes": ("get_event_routes",),
         "scopes_queryset": ("get_queryset", "get_object", "filter_queryset"),
     }
     announced_by: ClassVar[frozenset[str]] = frozenset(
@@ -133,17 +133,17 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
                     f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
                     "connect() or in check_permissions(), and keep it on self or self.consumer"
                 )
-        if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_recording"):
+        if cls.overrides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_recording"):
             cls.get_object = _recording(cls.get_object)  # type: ignore[method-assign]
         shows_objects = getattr(cls, "retrieve", None) is not None
         shows_lists = overrides(cls, ListModelMixin, "list") or overrides(cls, generic, *_LIST_HOOKS)
-        cls.decides_list = shows_objects and shows_lists
-        cls.decides_serializer = overrides(cls, generic, "get_serializer_class", "serialize") or (
+        cls.overrides_list = shows_objects and shows_lists
+        cls.overrides_serializer = overrides(cls, generic, "get_serializer_class", "serialize") or (
             overrides(cls, RetrieveModelMixin, "retrieve")
             if shows_objects
             else getattr(cls, "list", None) is not None and shows_lists
         )
-        cls.tells_changes = is_live(cls)
+        cls.publishes_changes = is_live(cls)
 
     # ---------------------------------------------------------------------------------------------- objects
     def get_queryset(self) -> Any:
@@ -161,11 +161,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         if (key := self._lookup_value()) is None:  # a lookup of None would find objects without a value
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
-        if self.decides_object_permissions:
+        if self.overrides_object_permissions:
             await require(self, "check_object_permissions", obj)
         else:
             await self.check_object_permissions(obj)
-        self.frame.asks_object = (), {}
+        self.frame.get_object_args = (), {}
         return obj
 
     # ---------------------------------------------------------------------------------------------- events
@@ -295,7 +295,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         mounted = _Mounted(cls, view.initkwargs)
         queryset = mounted.queryset
         model_actions = _MODEL_ACTIONS.intersection(action.function for action in view.actions.values())
-        if model_actions and queryset is None and not cls.decides_queryset:
+        if model_actions and queryset is None and not cls.overrides_queryset:
             raise ImproperlyConfigured(f"{cls.__name__} needs a queryset; set it or override get_queryset()")
         if isinstance(queryset, type):
             raise ImproperlyConfigured(
@@ -363,7 +363,7 @@ def _recording(get_object: Any) -> Any:
     @wraps(get_object)
     async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
         obj = await get_object(self, *args, **kwargs)
-        self.frame.asks_object = args, kwargs
+        self.frame.get_object_args = args, kwargs
         return obj
 
     get_and_record.is_recording = True  # type: ignore[attr-defined]

@@ -70,15 +70,15 @@ class AsyncAPIActionHandler:
     reserved_names: ClassVar[frozenset[str]] = frozenset()  # names that no action may have, besides this class's own
     announced_by: ClassVar[frozenset[str]] = frozenset()  # attributes that `resolve_annotation` depends on
     is_consumer: ClassVar[bool] = False  # whether one instance serves the whole connection
-    decides_permissions: ClassVar[bool] = False  # whether a subclass overrides get_permissions or check_permissions
-    decides_object_permissions: ClassVar[bool] = False  # the same for check_object_permissions
-    decides_throttles: ClassVar[bool] = False  # the same for get_throttles or check_throttles
-    decides_topic: ClassVar[bool] = False  # the same for get_topic
+    overrides_permissions: ClassVar[bool] = False  # whether a subclass overrides get_permissions or check_permissions
+    overrides_object_permissions: ClassVar[bool] = False  # the same for check_object_permissions
+    overrides_throttles: ClassVar[bool] = False  # the same for get_throttles or check_throttles
+    overrides_topic: ClassVar[bool] = False  # the same for get_topic
     _hook_flags: ClassVar[HookFlags] = {
-        "decides_permissions": ("get_permissions", "check_permissions"),
-        "decides_object_permissions": ("check_object_permissions",),
-        "decides_throttles": ("get_throttles", "check_throttles"),
-        "decides_topic": ("get_topic",),
+        "overrides_permissions": ("get_permissions", "check_permissions"),
+        "overrides_object_permissions": ("check_object_permissions",),
+        "overrides_throttles": ("get_throttles", "check_throttles"),
+        "overrides_topic": ("get_topic",),
     }
 
     consumer: Any  # the consumer of the connection; Any, because it has the attributes of an application's class
@@ -96,7 +96,7 @@ class AsyncAPIActionHandler:
 
     @classmethod
     def _read_hooks(cls) -> None:
-        """Sets the ``decides_...`` flags. It runs again at mounting, since a class decorator may add overrides."""
+        """Sets the ``overrides_...`` flags. It runs again at mounting, since a class decorator may add overrides."""
         read_hooks(cls)
 
     # ---------------------------------------------------------------------------------------------- mounting
@@ -386,7 +386,7 @@ def _settable_names(cls: type[AsyncAPIActionHandler]) -> list[str]:
     actions = [action.function.__name__ for action in cls.available_actions.values()]
     hooks = [name for name, value in get_framework_attributes(cls).items() if is_code(value)]
     excluded = {*_BASE_NAMES, *actions, *hooks}
-    flags = ("decides_", "scopes_", "tells_")  # what `_read_hooks` has found out
+    flags = ("overrides_", "scopes_queryset", "publishes_changes")  # what `_read_hooks` has found out
     attributes = [name for name in dir(cls) if not name.startswith(("_", *flags)) and name not in excluded]
     return ["permission_classes", "throttle_classes", "throttle_scope", *attributes]
 

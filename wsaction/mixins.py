@@ -20,6 +20,7 @@ from pydantic import Strict
 
 from wsaction._events.access import values_of
 from wsaction._events.crud import note, watched
+from wsaction._handlers.declarations import is_default
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
 
@@ -84,7 +85,7 @@ class CreateModelMixin:
     async def create(self: Any, data: Input) -> Output:
         """Creates an object."""
         values = self.validate(data)
-        if self.tells_changes and not _is(self.perform_create, CreateModelMixin.perform_create):
+        if self.publishes_changes and not is_default(self.perform_create, CreateModelMixin.perform_create):
             obj, known = await watched(self, self.perform_create(values))
             await note(self, "created", _check_returned(self, "perform_create", obj), known=known)
         elif (obj := await self.perform_create(values)) is None:
@@ -98,7 +99,7 @@ class CreateModelMixin:
         ...     return await super().perform_create({**values, "owner_id": self.user.id})
         """
         obj = await self.get_queryset().create(values)
-        if self.tells_changes:
+        if self.publishes_changes:
             await note(self, "created", obj)
         return obj
 
@@ -162,7 +163,7 @@ class UpdateModelMixin:
 
     async def perform_update(self: Any, obj: Any, values: dict[str, Any]) -> Any:
         """Updates the object and returns it. Override it to set values that clients must not set."""
-        if not self.tells_changes:
+        if not self.publishes_changes:
             return await self.get_queryset().update(obj, values)
         before = values_of(self, obj)
         obj = await self.get_queryset().update(obj, values)
@@ -177,7 +178,7 @@ class DestroyModelMixin:
     async def destroy(self: Any) -> None:
         """Deletes an object."""
         obj = await self.get_object()
-        if not self.tells_changes or _is(self.perform_destroy, DestroyModelMixin.perform_destroy):
+        if not self.publishes_changes or is_default(self.perform_destroy, DestroyModelMixin.perform_destroy):
             await self.perform_destroy(obj)
             return
         before = values_of(self, obj)
@@ -186,15 +187,15 @@ class DestroyModelMixin:
 
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
-        before = values_of(self, obj) if self.tells_changes else None
+        before = values_of(self, obj) if self.publishes_changes else None
         await self.get_queryset().delete(obj)
-        if self.tells_changes:
+        if self.publishes_changes:
             await note(self, "deleted", obj, before)
 
 
 async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     """Calls ``perform_update``, notes the change for subscribers and returns the object."""
-    if not handler.tells_changes or _is(handler.perform_update, UpdateModelMixin.perform_update):
+    if not handler.publishes_changes or is_default(handler.perform_update, UpdateModelMixin.perform_update):
         return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
     obj, known = await watched(handler, handler.perform_update(obj, values))
@@ -211,8 +212,3 @@ def _check_returned(handler: Any, hook: str, obj: Any) -> Any:
             f"super().{hook}(...)"
         )
     return obj
-
-
-def _is(method: Any, function: Any) -> bool:
-    """Whether a bound method is a mixin's own, which publishes the change itself."""
-    return getattr(method, "__func__", None) is function

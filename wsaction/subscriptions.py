@@ -21,15 +21,15 @@ from wsaction._events.access import check_object, event_filter
 from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import access_of, history
 from wsaction._events.publish import own_route, session_of
-from wsaction._events.reauthorization import Grant, release
-from wsaction._events.subscribe import COMINGS, subscribable_topic, subscribe
+from wsaction._events.reauthorization import Grant, end_subscription
+from wsaction._events.subscribe import subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
 from wsaction.layers.base import Position
 
-__all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
+__all__ = ("SharedTopic", "Since", "SubscribeMixin")
 
 
 class Since(BaseModel):
@@ -59,9 +59,9 @@ class SubscribeMixin:
     recheck: ClassVar[bool] = False
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
     # Whether a subclass overrides the method that `_hook_flags` names.
-    decides_snapshot: ClassVar[bool] = False
+    overrides_snapshot: ClassVar[bool] = False
     _hook_flags: ClassVar[HookFlags] = {
-        "decides_snapshot": ("get_snapshot_action",),
+        "overrides_snapshot": ("get_snapshot_action",),
     }
     _event_types: ClassVar[EventTypes]
 
@@ -94,7 +94,7 @@ class SubscribeMixin:
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
         """Ends the connection's subscription to this route."""
-        release(session_of(self), subscribable_topic(self), own_route(self))
+        end_subscription(session_of(self), subscribable_topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
         """Checks that the client may subscribe to the route. Override it for rules of your own.

@@ -490,7 +490,7 @@ async def roll_back_failed() -> None:
     have a `unit_of_work` block around the action, that block fails at its end.
     """
     if (current := current_frame.get()) is not None:
-        current.let_go(failed=True)
+        current.finish_held(failed=True)
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     if frame is None or unit is None:

@@ -152,7 +152,7 @@ async def test_a_slow_subscription_does_not_delay_the_others() -> None:
             assert await following(fast) == moved(offset)
         assert (fast.state, slow.state) == ("live", "recovering")
         offsets = [(await following(slow)).offset]
-        while slow.is_behind and not slow.is_drained:
+        while slow._is_behind and not slow._is_drained:
             offsets.append((await following(slow)).offset)
         request = await peer.frame("subscribe")
         assert request["since"] == position(offsets[-1])

@@ -42,7 +42,7 @@ class Box:
         if self.fails is not None:
             raise self.fails
 
-    def failed(self, exc: BaseException) -> None:
+    def on_send_error(self, exc: BaseException) -> None:
         self.raised = exc
         self.emptied.set()
 
@@ -53,7 +53,7 @@ class Box:
         self.task = task
         self.adopted.set()
 
-    def fail(self) -> None:
+    def close_after_failed_send(self) -> None:
         self.failures += 1
         self.emptied.set()
 

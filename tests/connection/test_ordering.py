@@ -33,9 +33,9 @@ def test_frames_of_one_key_wait_for_each_other_and_others_do_not() -> None:
     first, second, other, free = frame("a"), frame("a"), frame("b"), frame(None)
     one.start(first)
     assert [admit(one, each) for each in (second, other, free)] == [False, True, True]
-    assert one.take() is None
+    assert one.start_next() is None
     one.finish(first)
-    assert one.take() is second
+    assert one.start_next() is second
     one.finish(second)
     assert is_empty(one)
 
@@ -48,7 +48,7 @@ def test_beyond_max_concurrency_all_wait_in_turn() -> None:
     order = [first]
     while order[-1] is not None:
         one.finish(order[-1])
-        order.append(one.take())  # type: ignore[arg-type]
+        order.append(one.start_next())  # type: ignore[arg-type]
     assert order == [first, others[0], others[1], others[2], None]
     assert is_empty(one)
 
@@ -63,7 +63,7 @@ def test_where_ids_need_not_be_unique_the_first_is_found() -> None:
     assert one.find(1) is first
     for each in (first, third):
         one.finish(each)
-    assert one.take() is second
+    assert one.start_next() is second
     assert one.find(1) is second
     one.finish(second)
     assert is_empty(one)
@@ -90,7 +90,7 @@ def test_beyond_max_queued_bytes_too_unless_nothing_else_waits() -> None:
     assert refused.error is not None
     assert refused.error.ctx == {"limit": "max_queued_bytes", "value": 100}
     one.finish(first)
-    assert one.take() is large
+    assert one.start_next() is large
     assert not one.admit(small, 60)
     assert one.admit(frame("a"), 60)
     one.withdraw(small)
@@ -136,7 +136,7 @@ def test_what_is_withdrawn_does_not_run() -> None:
     assert not one.withdraw(ready)
     assert [one.find(each) for each in (2, 3)] == [None, None]
     one.finish(first)
-    assert one.take() is behind_ready
+    assert one.start_next() is behind_ready
     one.finish(behind_ready)
     assert is_empty(one)
 
@@ -153,7 +153,7 @@ def test_all_that_wait_are_withdrawn_in_order() -> None:
     assert [each for each in gone if each in (2, 4, 5)] == [2, 4, 5]
     assert one.withdraw_all() == []
     one.finish(first)
-    assert one.take() is None
+    assert one.start_next() is None
     assert is_empty(one)
 
 
@@ -163,11 +163,11 @@ def test_a_released_frame_keeps_its_place_but_blocks_no_other() -> None:
     one.start(stubborn)
     admit(one, behind)
     one.release(stubborn)
-    assert one.take() is behind
+    assert one.start_next() is behind
     assert not admit(one, third)  # two are still running, but the id is free
     assert third.error is None
     one.finish(stubborn)
-    assert one.take() is third
+    assert one.start_next() is third
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -189,7 +189,7 @@ def test_random_frames_keep_order_and_bounds_and_leave_nothing(seed: int) -> Non
         elif one.under_way:
             done = rng.choice(sorted(one.under_way, key=lambda each: each.request_id))  # type: ignore[arg-type,return-value]
             one.finish(done)
-            while (each := one.take()) is not None:
+            while (each := one.start_next()) is not None:
                 begun.append((each.key, each.request_id))
         assert len(one.under_way) <= most
         assert one._waiting <= queue
@@ -197,7 +197,7 @@ def test_random_frames_keep_order_and_bounds_and_leave_nothing(seed: int) -> Non
         assert len(keys) == len(set(keys))
     while one.under_way:
         one.finish(next(iter(one.under_way)))
-        while (each := one.take()) is not None:
+        while (each := one.start_next()) is not None:
             begun.append((each.key, each.request_id))
     assert is_empty(one)
     for key in "abc":

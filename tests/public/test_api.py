@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import wsaction.client
+
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
     module: names.split()
@@ -85,6 +87,16 @@ def test_the_former_name_of_transactions_warns_and_works() -> None:
         units = importlib.import_module("wsaction.units")
     for name in units.__all__:
         assert getattr(units, name) is getattr(importlib.import_module("wsaction.transactions"), name)
+
+
+def test_the_objects_of_the_client_show_only_what_users_call() -> None:
+    client = wsaction.client.Client("ws://127.0.0.1/")
+    for shown, names in {
+        client: "call events flush on_state send state stream subscribe",
+        client.subscribe("a/"): "close on_state position recovered route snapshot state",
+        client.events(): "",
+    }.items():
+        assert [name for name in dir(shown) if not name.startswith("_")] == names.split()
 
 
 def imported(source: str) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ def test_an_event_survives_encoding_and_decoding(
     decoded = Event(offset, body)
     numbered = {"offset": offset} if offset else {}
     assert json.loads(decoded.frame) == {"event": event, "route": route, "data": data, **numbered} == decoded.message
-    assert (decoded.subject, decoded.excludes) == (subject, excludes)
+    assert (decoded.subject, decoded.excluded_name) == (subject, excludes)
     assert len(decoded.frame.encode()) <= decoded.size
 
 
@@ -53,7 +53,8 @@ def test_private_fields_are_not_in_the_frame() -> None:
 def test_a_replacement_frame_has_the_same_offset() -> None:
     event = Event(7, encode_body(encode_event("updated", "r", "1")))
     assert (
-        event.numbered(encode_event("deleted", "r", "null")) == '{"event":"deleted","route":"r","data":null,"offset":7}'
+        event.with_offset(encode_event("deleted", "r", "null"))
+        == '{"event":"deleted","route":"r","data":null,"offset":7}'
     )
 
 

@@ -559,8 +559,8 @@ async def test_a_slow_filter_times_out_for_its_event_only(caplog: pytest.LogCapt
         async def quick(event: Event) -> str | None:
             return event.frame
 
-        await join(hub, slow, filter=stubborn, patience=0.05)
-        await join(hub, subscriber, filter=quick, patience=0.05)
+        await join(hub, slow, filter=stubborn, filter_timeout=0.05)
+        await join(hub, subscriber, filter=quick, filter_timeout=0.05)
         for number in range(3):
             await publish(hub, number)
         events = [message.get("event") for message in await slow.receive(4)]
@@ -859,7 +859,7 @@ async def test_a_filter_decides_what_its_subscriber_receives() -> None:
         async def filter(event: Event) -> str | None:
             await proceed.wait()
             if event.subject == {"owner": 2}:
-                return event.numbered(encode_event("deleted", TOPIC, "null"))
+                return event.with_offset(encode_event("deleted", TOPIC, "null"))
             return event.frame if event.message["data"] % 2 else None
 
         await join(hub, some, filter=filter)

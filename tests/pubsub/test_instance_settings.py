@@ -177,7 +177,7 @@ async def test_a_lookup_by_a_property_names_the_object_that_is_checked() -> None
         assert (await subscribed(owner), await subscribed(stranger)) == (200, 403)
 
 
-@pytest.mark.parametrize("flag", ["decides_topic", "decides_query", "tells_changes", "scopes_queryset"])
+@pytest.mark.parametrize("flag", ["overrides_topic", "overrides_query", "publishes_changes", "scopes_queryset"])
 def test_what_is_found_out_of_a_class_cannot_be_mounted(flag: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=flag):
         cards().as_aaah(**{flag: False})

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from tests.pubsub.test_subscriptions import Board, position
 from tests.support.redis_servers import needs_redis_server, redis_server
+from wsaction._events.subscribe import JOIN_RATE
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
@@ -22,7 +23,6 @@ from wsaction.permissions import BasePermission, IsOwner
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
-from wsaction.subscriptions import COMINGS
 from wsaction.testing import WebSocketSession, connect
 
 
@@ -86,13 +86,13 @@ async def test_joining_and_leaving_too_often_is_throttled() -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     room = "rooms/7/"
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one, connect(app, "/ws/") as other:
-        for _ in range(COMINGS.burst):
+        for _ in range(JOIN_RATE.burst):
             await position(one, room)
             await position(one, room)  # the connection is present already
             assert (await one.call("unsubscribe", room))["status"] == 204
         refused = await one.call("subscribe", room)
         assert (refused["status"], refused["errors"][0]["type"]) == (429, "throttled")
-        assert 0 < refused["errors"][0]["ctx"]["retry_after"] <= COMINGS.period / COMINGS.burst
+        assert 0 < refused["errors"][0]["ctx"]["retry_after"] <= JOIN_RATE.period / JOIN_RATE.burst
         assert (await one.call("presence", room))["data"] == {}
         await position(one, "rooms/8/")
         await position(other, room)

@@ -232,7 +232,7 @@ async def test_a_worker_that_was_cut_off_catches_up_on_disconnects(
         connect(other, "/ws/") as anonymous,
     ):
         for app in (one, other):
-            await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
+            await asyncio.wait_for(app.runtime.loop_state.users.is_subscribed.wait(), 5)
         for ws in (pushed, anonymous):
             assert (await ws.call("subscribe", "rooms/tea/"))["status"] == 200
         proxy.cut()

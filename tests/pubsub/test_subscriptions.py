@@ -288,7 +288,7 @@ async def test_more_than_max_subscriptions_is_busy() -> None:
 
 
 async def test_subscriptions_under_way_count_while_the_layer_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users, "PATIENCE", 0.01)
+    monkeypatch.setattr(users, "LISTEN_TIMEOUT", 0.01)
 
     class Slow(MemoryLayer):
         opening, proceed = asyncio.Event(), asyncio.Event()

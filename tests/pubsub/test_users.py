@@ -122,7 +122,7 @@ async def test_a_user_disconnected_during_authentication_is_refused(name: str, u
                 await arriving
         else:
             assert await arriving == (4403 if name == "ada" else 200)
-        assert not app.runtime.loop_state.users._arriving
+        assert not app.runtime.loop_state.users._authenticating
 
 
 @pytest.mark.parametrize("while_looked_up", [True, False])
@@ -330,7 +330,7 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
         async with asyncio.timeout(5):
             while published != ["disconnect", "missed"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert app.runtime.loop_state.users._untold == {}
+        assert app.runtime.loop_state.users._unsent == {}
         layer.away = True
         assert (await bob.call("ban", name="eve"))["status"] == 200
     assert caplog.text.count("the server is stopping") == 2
@@ -339,13 +339,13 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
 async def test_pending_changes_of_users_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(users, "MAX_UNTOLD", 2)
+    monkeypatch.setattr(users, "MAX_UNSENT", 2)
     layer = FailingLayer()
     async with started(layer=layer) as app:
         layer.away = True
         for name in ("a", "b", "b", "c"):
-            await app.runtime.loop_state.users.tell_surely("disconnect", name, reason="")
-        assert [name for _, name in app.runtime.loop_state.users._untold] == ["a", "b"]
+            await app.runtime.loop_state.users.send_command_with_retry("disconnect", name, reason="")
+        assert [name for _, name in app.runtime.loop_state.users._unsent] == ["a", "b"]
         assert "about user 'c' (disconnect) does not reach other processes: 2 commands wait already" in caplog.text
         layer.away = False
 
@@ -358,7 +358,7 @@ async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
             app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
             here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
             assert await ws.event() == {"event": "$resync", "route": "", "data": {"epoch": "", "offset": 0}}
-            await here.tell("missed", "ada")
+            await here.send_command("missed", "ada")
             assert (await ws.event("$resync"))["route"] == ""
             await anonymous.nothing()
             assert (await ws.call("$ping"))["status"] == 200
@@ -380,7 +380,7 @@ async def test_a_loss_of_control_messages_closes_older_connections() -> None:
 
 async def until_listening(app: WSAction) -> None:
     """Waits until the app receives the control messages of other processes."""
-    await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
+    await asyncio.wait_for(app.runtime.loop_state.users.is_subscribed.wait(), 5)
     await clock_tick()
 
 
@@ -488,7 +488,7 @@ async def test_an_unavailable_layer_is_subscribed_to_later(
 @pytest.mark.parametrize("waits", [True, False])
 async def test_connections_wait_until_the_process_listens(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not waits:
-        monkeypatch.setattr(users, "PATIENCE", 0.01)
+        monkeypatch.setattr(users, "LISTEN_TIMEOUT", 0.01)
 
     class SlowLayer(MemoryLayer):
         called, proceed = asyncio.Event(), asyncio.Event()
@@ -531,7 +531,7 @@ async def test_a_closed_hub_is_not_subscribed_to_again(monkeypatch: pytest.Monke
     async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")) as ws:
         await asyncio.wait_for(tried.wait(), 5)
         assert (await ws.call("$ping"))["status"] == 200
-        assert not app.runtime.loop_state.users.is_told.is_set()
+        assert not app.runtime.loop_state.users.is_subscribed.is_set()
 
 
 async def test_a_layer_that_fails_to_open_is_tried_again(
@@ -557,7 +557,7 @@ async def test_a_layer_that_fails_to_open_is_tried_again(
 async def test_a_disconnect_between_two_losses_is_not_missed() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
-        await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
+        await asyncio.wait_for(app.runtime.loop_state.users.is_subscribed.wait(), 5)
         for _ in range(3):
             await layer.invalidate(CONTROL, users.HISTORY)
             await asyncio.wait_for(app.runtime.hub._topics[CONTROL].ready.wait(), 5)
@@ -570,7 +570,7 @@ async def test_a_disconnect_between_two_losses_is_not_missed() -> None:
 async def test_a_loss_closes_older_connections_while_it_lasts() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
-        await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
+        await asyncio.wait_for(app.runtime.loop_state.users.is_subscribed.wait(), 5)
         async with connect(app, "/ws/", user=user("ada")) as ws:
             app.runtime.hub._topics[CONTROL].confirmed_at = asyncio.get_running_loop().time()
             app.runtime.hub.lost()

@@ -180,7 +180,7 @@ class FakeConnection:
 class FakeSession:
     """A session without subscriptions."""
 
-    revised = False
+    was_rechecked = False
 
     def __init__(self, name: str) -> None:
         self.scope, self.connection = {"user": name}, FakeConnection()
@@ -197,25 +197,25 @@ async def lost_words(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
     asked = set[str]()  # users to disconnect, acknowledged or not
     disconnected, pushed = list[tuple[float, str]](), list[tuple[float, str, int]]()
     for one in users:
-        one.listen()
-    await asyncio.gather(*(one.is_told.wait() for one in users))
+        one.start_listening()
+    await asyncio.gather(*(one.is_subscribed.wait() for one in users))
     for number in range(rng.randint(10, 25)):
         drawn, at, name = rng.random(), rng.randrange(3), rng.choice("abcd")
         if drawn < 0.25:
             session = FakeSession(name)
             sessions.append((now(), name, session))
-            with users[at].arrival(session):
+            with users[at].authenticating(session):
                 pass
         elif drawn < 0.6:
             begun = now()
             try:
                 if rng.random() < 0.5:
                     asked.add(name)
-                    await users[at].tell("disconnect", name, reason="")
+                    await users[at].send_command("disconnect", name, reason="")
                     disconnected.append((begun, name))
                 else:
                     text = encode_event("news", "", str(number))
-                    await users[at].tell("push", name, text=text)
+                    await users[at].send_command("push", name, text=text)
                     pushed.append((begun, name, number))
             except LayerUnavailable:
                 continue

@@ -3,8 +3,8 @@
 A `Connection` has a `Dispatcher` and knows no handlers. Two facts shape it. Reading must never stop: a server leaves
 pongs and close frames unread while a frame is undelivered, so a slow action must not hold up the reader. And a task for
 every frame is expensive. So the reading task (the *leader*) runs an action itself. If that suspends, the loop runs
-`_pass_on`, which makes another task the leader; the first one stays with its frame (a *follower*). An action that ends
-by the loop's next turn costs no task; one that waits longer costs one.
+`_hand_over`, which makes another task the leader; the first one stays with its frame (a *follower*). An action that
+ends by the loop's next turn costs no task; one that waits longer costs one.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from wsaction.transactions import COMMITTING
 logger = logging.getLogger("wsaction")
 
 READS_IN_A_ROW = 32  # frames read without the loop having had a turn, before it is given one
-LAST_WORD = 0.1  # seconds that sending a close frame may take at least, however late it is
+MIN_CLOSE_TIME = 0.1  # seconds that sending a close frame may take at least, however late it is
 
 
 class Dispatcher(Protocol):
@@ -66,8 +66,8 @@ class Connection:
         "_deadlines",
         "_dispatcher",
         "_ended",
+        "_hand_over_scheduled",
         "_lanes",
-        "_pass_on_scheduled",
         "_receive",
         "_running",
         "_running_before",
@@ -96,8 +96,8 @@ class Connection:
         self._base_context: Context = copy_context()  # every frame starts from it; copied anew by `serve`
         self._running: Frame | None = None  # what the leader runs
         self.leader: asyncio.Task[None] | None = None  # the task that reads, and runs each frame until it suspends
-        self._pass_on_scheduled = False
-        self._running_before: Frame | None = None  # what the leader ran when `_pass_on` last looked
+        self._hand_over_scheduled = False
+        self._running_before: Frame | None = None  # what the leader ran when `_hand_over` last looked
         self._lanes = Lanes(limits)
         self._deadlines = Deadlines(self, self._lanes.under_way)
         self.end_by = NEVER  # when all must be over that serves it, on the event loop's clock; known once it ends
@@ -109,13 +109,13 @@ class Connection:
         current_frame.set(None)
         self._base_context = copy_context()
         self.outbox.open()
-        self._lead_on()
-        self._deadlines.look()
+        self._start_leader()
+        self._deadlines.check()
         try:
             return await self._ended
         finally:
             self._deadlines.alarm.stop()
-            await self._settle()
+            await self._shut_down()
 
     @property
     def capacity(self) -> int:
@@ -164,10 +164,10 @@ class Connection:
         """As `put`, to be awaited. Raises nothing."""
         self.put(text)
 
-    def subscribed(self, route: str, frame: Frame) -> None:
+    def on_subscribed(self, route: str, frame: Frame) -> None:
         """The frame's action has subscribed to a route, and events follow. A dialect overrides it."""
 
-    def unsubscribed(self, route: str) -> None:
+    def on_unsubscribed(self, route: str) -> None:
         """The subscription to a route has ended."""
 
     def cancel(self, request_id: str | int) -> bool:
@@ -196,7 +196,7 @@ class Connection:
         if waiting := self._lanes.withdraw_all():
             self.spawn(self._answer_all, waiting)
 
-    async def _settle(self) -> None:
+    async def _shut_down(self) -> None:
         """Cancels what still runs and sends the close frame, in half of the time: `disconnect()` has the other half."""
         if self._ended.cancelled():  # with whoever serves us, who waited for it
             self.closing = SERVICE_RESTART, ""
@@ -208,7 +208,7 @@ class Connection:
         await self._stop_tasks(deadline - now)
         if self.closing is not None:
             try:
-                async with asyncio.timeout_at(max(deadline, self.loop.time() + LAST_WORD)):
+                async with asyncio.timeout_at(max(deadline, self.loop.time() + MIN_CLOSE_TIME)):
                     await self.outbox.flush_and_close(*self.closing)
             except TimeoutError:
                 logger.debug("the peer did not read its close frame, %s", self.closing[0])
@@ -263,7 +263,7 @@ class Connection:
         """Takes over a task that waits in a send, and bounds the time that it takes."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._deadlines.soon()
+        self._deadlines.begin_send()
 
     async def _watch(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Runs the ``work`` of a task, whose failure ends the connection."""
@@ -272,7 +272,7 @@ class Connection:
             await work(*args)
         except asyncio.CancelledError:
             if task is self.leader:  # an action had kept its task and cancelled it: another one has to read on
-                self._lead_on()
+                self._start_leader()
             raise
         except BaseException as exc:
             if is_closed_with(exc, task):
@@ -284,7 +284,7 @@ class Connection:
         finally:
             self._tasks.discard(task)
 
-    def _lead_on(self) -> None:
+    def _start_leader(self) -> None:
         if not self._ended.done():
             self.leader = self.spawn(self._lead)
 
@@ -303,7 +303,7 @@ class Connection:
                 return
             if message["type"] != "websocket.receive" or ended():
                 break
-            deadlines.heard = True
+            deadlines.has_received = True
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
             text: str | None = message.get("text")
@@ -315,9 +315,9 @@ class Connection:
                 continue
             current_frame.set(frame)
             self._running = frame
-            if not self._pass_on_scheduled:
-                self._pass_on_scheduled = True
-                self.loop.call_soon(self._pass_on)
+            if not self._hand_over_scheduled:
+                self._hand_over_scheduled = True
+                self.loop.call_soon(self._hand_over)
             try:
                 reply = await dispatcher.run(frame)
                 if reply is not None:
@@ -326,23 +326,23 @@ class Connection:
                 if self._running is frame:
                     self._running = None
                 if frame.task is not None:
-                    self._finished(frame)
+                    self._on_finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
                 return
             if len(copy_context()) != variables or (variables > 1 and set_since(self._base_context)):
-                self._lead_on()  # the action set a context variable, which the next frame must not see
+                self._start_leader()  # the action set a context variable, which the next frame must not see
                 return
         self.peer_disconnected(message.get("code", NO_STATUS))
 
-    def _pass_on(self) -> None:
+    def _hand_over(self) -> None:
         """Runs when the leader suspends. If it is within the same frame at the loop's second turn, another task reads
         on."""
         frame = self._running
         if frame is not None and frame is not self._running_before:
             self._running_before = frame
-            self.loop.call_soon(self._pass_on)
+            self.loop.call_soon(self._hand_over)
             return
-        self._pass_on_scheduled = False
+        self._hand_over_scheduled = False
         self._running = None
         self._running_before = None
         if frame is not None:
@@ -351,7 +351,7 @@ class Connection:
             frame.task = self.leader
             self._lanes.start(frame)
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
-            self._lead_on()
+            self._start_leader()
 
     def _too_large(self, text: str | None, message: Message) -> bool:
         """Whether the connection is closed, by this message if that is too large."""
@@ -361,14 +361,14 @@ class Connection:
         return self.is_closed
 
     # ------------------------------------------------------------------------------------------------ what suspends
-    def _finished(self, frame: Frame) -> None:
+    def _on_finished(self, frame: Frame) -> None:
         self._lanes.finish(frame)
         if not self._ended.done():
             self._start_ready()
 
     def _start_ready(self) -> None:
         """Starts the frames that waited for a place, while there is one."""
-        while (frame := self._lanes.take()) is not None:
+        while (frame := self._lanes.start_next()) is not None:
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
             self.spawn(self._follow, frame)
 
@@ -377,7 +377,7 @@ class Connection:
         try:
             await self._answer(frame)
         finally:
-            self._finished(frame)
+            self._on_finished(frame)
 
     async def _answer(self, frame: Frame) -> None:
         if self._ended.done():

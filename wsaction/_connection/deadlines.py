@@ -25,20 +25,21 @@ BLOCKED_GRACE = 1.0  # if the loop was blocked for so many seconds, overdue acti
 class Deadlines:
     """Timestamps that one alarm of the connection looks at: none has a timer of its own.
 
-    The reader sets ``heard`` for each message. A send that hangs is found within an eighth of ``send_timeout`` after it
-    has passed, silence within an eighth of ``idle_timeout``. Time for which the loop was blocked does not count there.
+    The reader sets ``has_received`` for each message. A send that hangs is found within an eighth of ``send_timeout``
+    after it has passed, silence within an eighth of ``idle_timeout``. Time for which the loop was blocked does not
+    count there.
     """
 
-    __slots__ = ("_connection", "_loop", "_quiet_since", "_sent", "_under_way", "alarm", "heard")
+    __slots__ = ("_connection", "_idle_since", "_loop", "_sent", "_under_way", "alarm", "has_received")
 
     def __init__(self, connection: "Connection", under_way: Collection[Frame]) -> None:
         self._connection = connection
         self._under_way = under_way
         self._loop = asyncio.get_running_loop()
-        self.alarm = DeadlineTimer(self._loop, self.look)
-        self.heard = True  # whether a message came since the last `look`
-        self._quiet_since = 0.0
-        self._sent = 0  # `Outbox.sent` at the last `look`
+        self.alarm = DeadlineTimer(self._loop, self.check)
+        self.has_received = True  # whether a message came since the last `check`
+        self._idle_since = 0.0
+        self._sent = 0  # `Outbox.sent` at the last `check`
 
     def begin(self, frame: Frame, timeout: float) -> None:
         """A frame is under way: its time is counted from now on, and that of its sends."""
@@ -47,7 +48,7 @@ class Deadlines:
             frame.deadline = now + timeout
         self.alarm.call_by(min(frame.deadline, now + self._connection.limits.send_timeout / 8))
 
-    def soon(self) -> None:
+    def begin_send(self) -> None:
         """Something is being sent, by no frame."""
         self.alarm.call_by(self._loop.time() + self._connection.limits.send_timeout / 8)
 
@@ -56,7 +57,7 @@ class Deadlines:
         frame.deadline = self._loop.time() + seconds
         self.alarm.call_by(frame.deadline)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Ends what is overdue, and sets the alarm for the next."""
         connection, limits, now = self._connection, self._connection.limits, self._loop.time()
         outbox, blocked_for = connection.outbox, self.alarm.lateness
@@ -69,13 +70,13 @@ class Deadlines:
                 else:  # its result may be there, and it had no turn to take it
                     frame.deadline = now + BLOCKED_GRACE
         busy = outbox.busy or bool(self._under_way)
-        if self.heard or busy or outbox.sent != self._sent:
-            self.heard = False
+        if self.has_received or busy or outbox.sent != self._sent:
+            self.has_received = False
             self._sent = outbox.sent
-            self._quiet_since = now
+            self._idle_since = now
         else:
-            self._quiet_since += blocked_for
-            if now - self._quiet_since >= limits.idle_timeout:
+            self._idle_since += blocked_for
+            if now - self._idle_since >= limits.idle_timeout:
                 connection.close_for_limit(IDLE, "idle_timeout", "idle")
         if not connection.is_closed:
             step = min(limits.idle_timeout, limits.send_timeout if busy else NEVER) / 8

@@ -28,7 +28,7 @@ class Flusher:
     It holds an outbox from ``add`` until it is emptied, at most once each, so there are no more than connections.
     """
 
-    __slots__ = ("_base_context", "_current", "_leader", "_loop", "_outboxes", "_pass_on_scheduled")
+    __slots__ = ("_base_context", "_current", "_hand_over_scheduled", "_leader", "_loop", "_outboxes")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -37,24 +37,24 @@ class Flusher:
         self._outboxes: deque[Outbox] = deque()
         self._leader: asyncio.Task[None] | None = None
         self._current: Outbox | None = None  # what the leader empties
-        self._pass_on_scheduled = False
+        self._hand_over_scheduled = False
 
     def add(self, outbox: "Outbox") -> None:
         """Empties an outbox soon. It may be added again once it is empty."""
         self._outboxes.append(outbox)
         if self._leader is None or self._leader.done():  # done: all tasks of the loop were cancelled
-            self._lead_on()
+            self._start_leader()
 
-    def _lead_on(self) -> None:
+    def _start_leader(self) -> None:
         self._leader = new_task(self._loop, self._lead(), self._base_context.copy())
 
     async def _lead(self) -> None:
         emptied = 0
         while self._outboxes:
             self._current = outbox = self._outboxes.popleft()
-            if not self._pass_on_scheduled:
-                self._pass_on_scheduled = True
-                self._loop.call_soon(self._pass_on)
+            if not self._hand_over_scheduled:
+                self._hand_over_scheduled = True
+                self._loop.call_soon(self._hand_over)
             try:
                 while (text := outbox.next()) is not None:
                     try:
@@ -62,11 +62,11 @@ class Flusher:
                     except (Exception, asyncio.CancelledError) as exc:
                         if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                             raise
-                        outbox.failed(exc)
+                        outbox.on_send_error(exc)
                         break
             except (Exception, asyncio.CancelledError) as exc:
                 outbox.pause()
-                outbox.fail()
+                outbox.close_after_failed_send()
                 if isinstance(exc, asyncio.CancelledError):
                     raise
                 logger.critical("an outbox failed; this is a bug of wsaction", exc_info=exc)
@@ -77,12 +77,12 @@ class Flusher:
                 await asyncio.sleep(0)
         self._leader = None
 
-    def _pass_on(self) -> None:
+    def _hand_over(self) -> None:
         """Runs when the leader suspends. If it waits in a send, another task leads on."""
-        self._pass_on_scheduled = False
+        self._hand_over_scheduled = False
         if self._current is not None and self._leader is not None:
             outbox, task = self._current, self._leader
             self._current = self._leader = None
             outbox.adopt(task)
             if self._outboxes:
-                self._lead_on()
+                self._start_leader()

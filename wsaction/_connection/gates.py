@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wsaction")
 
-_LONGEST = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile
-_NO_VERDICT = (405, 408, 429)  # statuses that say nothing of the credential; all others below 500 count as failures
+_MAX_ALARM = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile
+_STATUSES_WITHOUT_VERDICT = (405, 408, 429)  # on the credential; all others below 500 count as failures
 
 
 class Gate:
@@ -55,9 +55,9 @@ class AuthenticationGate(Gate):
     """Lets no frame pass that ``state`` refuses, and answers ``$auth``.
 
     A frame that had to wait is asked about again when its turn comes. Each ``$auth`` is verified within a block of
-    ``arriving``. If it is accepted, ``refreshed`` starts a task that is awaited before the reply, and until that ends
-    another ``$auth`` is refused. After ``max_auth_failures`` credentials that were refused, or whose frame the client
-    cancelled, the connection closes with 1008. `watch` closes it with 4401 once it is overdue, until `stop`.
+    ``authenticating``. If it is accepted, ``recheck_user`` starts a task that is awaited before the reply, and until
+    that ends another ``$auth`` is refused. After ``max_auth_failures`` credentials that were refused, or whose frame
+    the client cancelled, the connection closes with 1008. `watch` closes it with 4401 once it is overdue, until `stop`.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class AuthenticationGate(Gate):
         state: AuthenticationState,
         dispatcher: "Dispatcher",
         connection: "Connection",
-        arriving: Callable[[], AbstractContextManager[None]] = nullcontext,
-        refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
+        authenticating: Callable[[], AbstractContextManager[None]] = nullcontext,
+        recheck_user: Callable[[], asyncio.Task[None] | None] | None = None,
         *,
         debug: bool,
     ) -> None:
         super().__init__(dispatcher)
         self._state = state
         self._connection = connection
-        self._arriving = arriving
-        self._refreshed = refreshed
+        self._authenticating = authenticating
+        self._recheck_user = recheck_user
         self._debug = debug
         self._failures = 0  # credentials that were refused
-        self._following: asyncio.Task[None] | None = None  # of `refreshed`, for the last `$auth`
+        self._recheck: asyncio.Task[None] | None = None  # of `recheck_user`, for the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = DeadlineTimer(self._loop, self.watch)
 
@@ -102,11 +102,11 @@ class AuthenticationGate(Gate):
     async def _answer(self, frame: Frame) -> str | None:
         current_frame.set(None)  # it has no unit of work: code that reads a token's row commits by itself
         try:
-            data = json.dumps(await self._present(frame.body.get("data")), separators=(",", ":"))
+            data = json.dumps(await self._accept_credential(frame.body.get("data")), separators=(",", ":"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
-            if self._following is not None:  # to its end, even if the frame is cancelled
-                await asyncio.shield(self._following)
+            if self._recheck is not None:  # to its end, even if the frame is cancelled
+                await asyncio.shield(self._recheck)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.is_closed:
                 raise
@@ -116,23 +116,23 @@ class AuthenticationGate(Gate):
             frame.status = error.status
             if (bound := limit_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
-            if error.status < 500 and error.status not in _NO_VERDICT:
+            if error.status < 500 and error.status not in _STATUSES_WITHOUT_VERDICT:
                 self._count_failure()
             return encode_error(frame, error)
         frame.status = 200
         return encode_reply(reply_tail("$auth", frame.route), data, 200, frame.request_id)
 
-    async def _present(self, data: Any) -> dict[str, Any]:
+    async def _accept_credential(self, data: Any) -> dict[str, Any]:
         """Puts a credential in force, even if its frame is cancelled meanwhile."""
-        if self._following is not None and not self._following.done():
+        if self._recheck is not None and not self._recheck.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
         if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
             raise NotAuthenticated("Too many credentials were refused on this connection.")
-        with self._arriving():
+        with self._authenticating():
             reply_data = await self._state.present(data)
         self.watch()
-        if self._refreshed is not None and not self._connection.is_closed:
-            self._following = self._refreshed()
+        if self._recheck_user is not None and not self._connection.is_closed:
+            self._recheck = self._recheck_user()
         return reply_data
 
     def _count_failure(self) -> None:
@@ -152,7 +152,7 @@ class AuthenticationGate(Gate):
             else:
                 self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
-            self._alarm.call_by(self._loop.time() + min(left, _LONGEST))
+            self._alarm.call_by(self._loop.time() + min(left, _MAX_ALARM))
 
     def stop(self) -> None:
         """Ends the alarm."""
@@ -193,7 +193,7 @@ class BlockingWatch(Gate):
 
     def _warn(self, frame: Frame, seconds: float) -> None:
         call: Call | None = getattr(frame, "call", None)
-        if call is None or not call.found or call.plan.name is None:
+        if call is None or not call.route_exists or call.plan.name is None:
             return
         name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
         if name not in self._known:

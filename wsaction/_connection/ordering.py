@@ -68,7 +68,7 @@ class Lanes:
         else:
             if key is not None:
                 self._lanes[key] = None
-            self._now_ready(frame)
+            self._add_ready(frame)
         return False
 
     def start(self, frame: Frame) -> None:
@@ -92,7 +92,7 @@ class Lanes:
             self._leave_lane(frame.key)
             frame.key = None
 
-    def take(self) -> Frame | None:
+    def start_next(self) -> Frame | None:
         """The next frame that may start; it is under way from now on. None: there is none, or no place."""
         if not self._ready or len(self.under_way) >= self._limits.max_concurrency:
             return None
@@ -135,7 +135,7 @@ class Lanes:
         self._ready = None
         self._waiting = self._bytes = 0
 
-    def _now_ready(self, frame: Frame) -> None:
+    def _add_ready(self, frame: Frame) -> None:
         if self._ready is None:
             self._ready = deque()
         self._ready.append(frame)
@@ -143,7 +143,7 @@ class Lanes:
     def _leave_lane(self, key: str) -> None:
         """The lane's first frame is gone: the next one waits for a place only."""
         if lane := self._lanes.get(key):
-            self._now_ready(lane.popleft())
+            self._add_ready(lane.popleft())
         else:
             self._lanes.pop(key, None)
 

@@ -35,13 +35,13 @@ class Outbox:
 
     __slots__ = (
         "_connection",
-        "_direct",
         "_drops_events",
         "_flusher",
         "_leading_replies",
         "_lost",
         "_max_bytes",
         "_max_lost",
+        "_may_send_directly",
         "_next",
         "_offer_waiters",
         "_seen",
@@ -74,7 +74,7 @@ class Outbox:
         self._drops_events = drop_events
         self._next: str | None = None  # the flusher's next message; it counts as sent
         self._sending: Frame | asyncio.Task[None] | bool = True  # True: the flusher sends, or it is not open
-        self._direct = True  # whether replies may pass the flusher: the last send did not have to wait
+        self._may_send_directly = True  # whether replies may pass the flusher: the last send did not have to wait
         self.sent = 0  # messages that the flusher sent
         self._seen: tuple[Any, int] | None = None  # `_sending` and `sent` when `stuck_for` was last asked
         self._seen_at = 0.0
@@ -124,7 +124,7 @@ class Outbox:
 
     def note_wait(self) -> None:
         """A send has to wait: the flusher sends the next ones."""
-        self._direct = False
+        self._may_send_directly = False
 
     def open(self) -> None:
         """Sends the messages that waited for the handshake, and all later ones at once."""
@@ -144,7 +144,7 @@ class Outbox:
         Only the application can cancel it, by a task that it kept: the connection then closes with 1011.
         """
         # Once closed, the messages that wait are sent before the close frame: no reply may overtake them.
-        if self._sending or not self._direct or (self.is_closed and self.waiting):
+        if self._sending or not self._may_send_directly or (self.is_closed and self.waiting):
             self.put(text)
             return
         self._sending = by
@@ -152,9 +152,9 @@ class Outbox:
         try:
             await asgi_send({"type": "websocket.send", "text": text})
         except Exception as exc:
-            self._failed(exc)
+            self._handle_send_error(exc)
         except asyncio.CancelledError:
-            self.fail()
+            self.close_after_failed_send()
             raise
         finally:
             self._sending = False
@@ -173,7 +173,7 @@ class Outbox:
             self._flusher.add(self)
             return
         if type(self._sending) is Frame:  # the reply's send has to wait, or this could not run
-            self._direct = False
+            self._may_send_directly = False
         size = len(text) if text.isascii() else size_of(text)
         if self.size + size > self._max_bytes and not self._make_room(text, size):
             return
@@ -322,31 +322,31 @@ class Outbox:
 
     def pause(self) -> None:
         """Nothing is on its way."""
-        self._direct = self._sending is True  # else the flusher's task had to wait, and was adopted
+        self._may_send_directly = self._sending is True  # else the flusher's task had to wait, and was adopted
         self._sending = False
         if self._offer_waiters:
             self._wake_offer()
 
-    def failed(self, exc: BaseException) -> None:
+    def on_send_error(self, exc: BaseException) -> None:
         """A send raised something."""
         self.pause()
-        self._failed(exc)
+        self._handle_send_error(exc)
 
     def adopt(self, task: "asyncio.Task[None]") -> None:
         """The flusher's task waits in a send of ours: from now on it is the connection's."""
         self._sending = task
         self._connection.adopt(task)
 
-    def fail(self) -> None:
+    def close_after_failed_send(self) -> None:
         """A send failed or was cancelled: nobody knows what became of its message."""
         self._connection.close(INTERNAL_ERROR, "internal error")
 
-    def _failed(self, exc: BaseException) -> None:
+    def _handle_send_error(self, exc: BaseException) -> None:
         log_failed_send("a message", exc)
         if isinstance(exc, GONE):
             self._connection.peer_disconnected(NO_CLOSE_FRAME)
         else:
-            self.fail()
+            self.close_after_failed_send()
 
 
 GONE = (OSError, RuntimeError)  # raised by a server's send() once the peer is gone

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wsaction")
 
-GENERAL = "general.broadcast"
+GENERAL_BROADCAST = "general.broadcast"
 MAX_WAITING = 1_024  # events that wait for a consumer's methods; past it its client is a slow consumer
 
-_GENERAL_START = encode_event(GENERAL, "", "")[:-1]
+_GENERAL_BROADCAST_START = encode_event(GENERAL_BROADCAST, "", "")[:-1]
 
 
 def method_name(kind: str) -> str:
@@ -49,7 +49,7 @@ async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: st
     session = session_of(handler)
     if session.group is not None:
         session.group.hold(handler.frame)
-    text = encode_event(kind or GENERAL, "", f'{{"data":{data},"status":{status}}}')
+    text = encode_event(kind or GENERAL_BROADCAST, "", f'{{"data":{data},"status":{status}}}')
     hub, topic = hub_of(session), _topic(handler)
     if (unit := unit_to_wait_for()) is None:
         await hub.publish(topic, text)
@@ -62,13 +62,15 @@ def is_grouped(session: "Session") -> bool:
     return session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
 
 
-async def join_group(session: "Session", *, hears: bool) -> "Group | None":
-    """Joins a connection to the group of its consumer, if there are broadcasts. ``hears``: it gets them from now on,
-    else once it has authenticated."""
+async def join_group(session: "Session", *, is_receiving: bool) -> "Group | None":
+    """Joins a connection to the group of its consumer, if there are broadcasts.
+
+    It gets them from now on if ``is_receiving``, otherwise once it has authenticated.
+    """
     if not is_grouped(session):
         return None
-    group = Group(session, hears=hears)
-    await session.runtime.hub.join(group, *group.place, reply=lambda *_: "{}")
+    group = Group(session, is_receiving=is_receiving)
+    await session.runtime.hub.join(group, *group.key, reply=lambda *_: "{}")
     return group
 
 
@@ -101,15 +103,15 @@ class Group:
         "_waiting",
         "capacity",
         "close",
-        "hears",
-        "place",
+        "is_receiving",
+        "key",
         "wait_for_space",
     )
 
-    def __init__(self, session: "Session", *, hears: bool) -> None:
+    def __init__(self, session: "Session", *, is_receiving: bool) -> None:
         self._session = session
-        self.hears = hears
-        self.place = _topic(session.consumer), ""  # its topic, and a route that no client sees
+        self.is_receiving = is_receiving
+        self.key = _topic(session.consumer), ""  # its topic, and a route that no client sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
         self._under_way: dict[Frame, bool] = {}  # whether broadcasts wait for its reply
@@ -147,7 +149,7 @@ class Group:
 
     def put(self, text: str) -> None:
         """Called by the hub for each broadcast."""
-        if not self.hears:
+        if not self.is_receiving:
             return
         frames = [frame for frame, holds in self._under_way.items() if holds]
         if not frames and not self._held:
@@ -159,8 +161,8 @@ class Group:
 
     def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
-        if text.startswith(_GENERAL_START) and not hasattr(consumer, method_name(GENERAL)):
-            self._session.connection.put(text[len(_GENERAL_START) : -1])
+        if text.startswith(_GENERAL_BROADCAST_START) and not hasattr(consumer, method_name(GENERAL_BROADCAST)):
+            self._session.connection.put(text[len(_GENERAL_BROADCAST_START) : -1])
         elif text.startswith('{"event":"$'):
             logger.debug("broadcasts may have been missed")
         elif text.startswith('{"event":'):

@@ -30,7 +30,7 @@ def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]
         raise ImproperlyConfigured(f"middleware: expected a list of functions, as in [timing], got {middleware!r}")
     function: Any
     for function in middleware:
-        if isinstance(function, type) or not callable(function) or not _takes_two(function):
+        if isinstance(function, type) or not callable(function) or not _takes_two_arguments(function):
             raise ImproperlyConfigured(
                 f"middleware: expected functions like `async def mw(handler, call_next)`, got {function!r}"
             )
@@ -46,7 +46,7 @@ def check_exception_handlers(
     for cls, handler in (handlers or {}).items():
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
             raise ImproperlyConfigured(f"exception_handlers: expected subclasses of Exception as keys, got {cls!r}")
-        if not callable(handler) or not _takes_two(handler):
+        if not callable(handler) or not _takes_two_arguments(handler):
             raise ImproperlyConfigured(
                 f"exception_handlers[{cls.__name__}]: expected a function like `def handle(handler, exc)` that returns "
                 f"an APIError, got {handler!r}"
@@ -56,13 +56,13 @@ def check_exception_handlers(
 
 def wrap(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
-    call = _dropping(innermost)
+    call = _rolling_back(innermost)
     for function in reversed(middleware):
-        call = _dropping(_around(function, call))
+        call = _rolling_back(_wrap_one(function, call))
     return call
 
 
-def _dropping(inner: CallNext) -> CallNext:
+def _rolling_back(inner: CallNext) -> CallNext:
     """The same, which drops its changes if it fails; for middleware too, as an outer one may run it again."""
 
     async def call(handler: "AsyncAPIActionHandler") -> Any:
@@ -75,15 +75,15 @@ def _dropping(inner: CallNext) -> CallNext:
     return call
 
 
-def _around(function: Middleware, call_next: CallNext) -> CallNext:
+def _wrap_one(function: Middleware, call_next: CallNext) -> CallNext:
     async def call(handler: "AsyncAPIActionHandler") -> Any:
         calls: list[Any] = []
 
-        def noted_call_next(handler: "AsyncAPIActionHandler") -> Any:
+        def recorded_call_next(handler: "AsyncAPIActionHandler") -> Any:
             calls.append(call_next(handler))
             return calls[-1]
 
-        result = await function(handler, noted_call_next)
+        result = await function(handler, recorded_call_next)
         for coroutine in calls:
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()  # Python's own warning would say the same
@@ -119,7 +119,7 @@ async def handle_exception(
     return error
 
 
-def _takes_two(function: Any) -> bool:
+def _takes_two_arguments(function: Any) -> bool:
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:

@@ -45,22 +45,22 @@ class Session:
 
     __slots__ = (
         "_name",
-        "comings",
+        "cached_calls",
         "connection",
         "consumer",
-        "direct",
         "fast_path_size",
         "grants",
         "group",
-        "known",
+        "join_rates",
         "loop_state",
-        "revised",
+        "no_middleware",
         "runtime",
         "scope",
         "streams",
         "table",
         "targets",
         "topic_prefix",
+        "was_rechecked",
     )
 
     def __init__(
@@ -71,21 +71,21 @@ class Session:
         self.scope = scope
         self.loop_state = runtime.loop_state
         self.topic_prefix = topic_of(connection_path(scope), "")  # names of topics are this and a canonical route
-        self.direct = not runtime.middleware
+        self.no_middleware = not runtime.middleware
         self.connection = connection
         self.consumer = consumer
-        self.group: Group | None = None  # hears the broadcasts of its consumer
+        self.group: Group | None = None  # gets the broadcasts of its consumer
         self.grants: dict[tuple[str, str], Grant] = {}  # the rights of its subscriptions, by topic and route
         self._name: str | None = None
-        self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
+        self.join_rates: MemoryThrottleStore | None = None  # how often it joined topics with presence
         self.streams: dict[Stream, None] = {}  # that run
-        self.revised = False  # whether its user's rights have changed since it was opened
+        self.was_rechecked = False  # by `recheck`: rights may have changed since a check before
         self.fast_path_size = connection.limits.max_outbox_bytes // 4  # characters
         self.targets = table.targets
         args, captures = connection_captures(scope)
         if args or captures:
             self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION)
-        self.known = self.targets.calls
+        self.cached_calls = self.targets.calls
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class Session:
             self._name = f"anonymous:{token_urlsafe(9)}"
         return self._name
 
-    def no_frame(self) -> Frame:
+    def connection_frame(self) -> Frame:
         """The frame of code that runs outside of one: it calls nothing and has the connection's own captures."""
         frame = new_frame({}, None, "", None)
         args, captures = connection_captures(self.scope)
@@ -110,7 +110,7 @@ class Session:
         if frame.error is not None:
             return
         try:
-            call = self.known[frame.route][frame.action]
+            call = self.cached_calls[frame.route][frame.action]
         except KeyError:
             try:
                 call = self._resolve(frame)
@@ -144,7 +144,7 @@ class Session:
             call: Call = frame.call
             scope, action, called = self.scope, call.action, call.mounted
             handler = called.handler(frame, scope)
-            for mounted, ask, takes_keywords in call.asked:
+            for mounted, ask, takes_keywords in call.permission_checks:
                 asked = handler if mounted is called else mounted.handler(frame, scope)
                 if ask is None:
                     await require(asked, "check_permissions")
@@ -155,15 +155,17 @@ class Session:
             if call.throttles:
                 await self._throttle(frame, call, handler)
             if action is None:
-                raise self._nothing_there(frame, call)
-            binding = call.binding or call.fixed(action)
-            if action.plain and self.direct:
+                raise self._not_found_error(frame, call)
+            binding = call.binding or call.bind_captures(action)
+            if action.plain and self.no_middleware:
                 start = binding.start  # faster than a call of a method; so is `write` below
                 result = await start(handler, frame)
             elif action.dependencies is None:
-                result = await self._perform(frame, action, handler, binding, action.bind_frame(binding, frame))
+                result = await self._run_with_middleware(
+                    frame, action, handler, binding, action.bind_frame(binding, frame)
+                )
             else:
-                result = await self._depend(frame, action, handler, binding, action.dependencies)
+                result = await self._run_with_dependencies(frame, action, handler, binding, action.dependencies)
             if frame.error is not None:  # the action swallowed its cancellation, or did not await a check
                 raise frame.error
             frame.status = action.status
@@ -174,7 +176,7 @@ class Session:
                 write, request_id = action.write, frame.request_id
                 data = write(result)
                 if type(request_id) is str and frame.status == action.status:  # as `encode_reply` does
-                    reply = f'{{"errors":[],"data":{data}{call.end},"request_id":{quote(request_id)}}}'
+                    reply = f'{{"errors":[],"data":{data}{call.tail_with_status},"request_id":{quote(request_id)}}}'
                 else:
                     reply = encode_reply(call.tail, data, frame.status, request_id)
                 if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
@@ -184,7 +186,7 @@ class Session:
             if unit is not None:
                 await unit.commit()
                 if frame.lateness is Lateness.DETACHED:
-                    frame.let_go(failed=True)
+                    frame.finish_held(failed=True)
                     return None
             if frame.held is not None:
                 self._send_before_held(frame, reply)
@@ -194,7 +196,7 @@ class Session:
         except BaseException as exc:  # a cancellation too, as its client waits, unless the connection has ended
             if is_closed_with(exc, frame.task or self.connection.leader):
                 raise
-            frame.let_go(failed=True)
+            frame.finish_held(failed=True)
             await roll_back(frame)
             if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
                 raise
@@ -202,7 +204,7 @@ class Session:
                 exc = await self._handle_exception(handler or self.consumer, exc)
             if frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
                 logger.error("%s failed to end cleanly as it was cancelled", one_line(_log_name(frame)), exc_info=exc)
-            return self._failure(frame, frame.error or exc)
+            return self._error_reply(frame, frame.error or exc)
         return reply
 
     def _send_before_held(self, frame: Frame, reply: str | None) -> None:
@@ -212,7 +214,7 @@ class Session:
             senders[0](reply)
         elif reply is not None:
             self.connection.put(self.connection.outbox.translate(reply, frame))
-        frame.let_go()
+        frame.finish_held()
 
     async def answer(self, frame: Frame) -> str:
         """The JSON that the action of a frame within another frame's returns; raises what the action raises.
@@ -227,20 +229,22 @@ class Session:
             handler = await self.allow(frame)
             if call.throttles:
                 await self._throttle(frame, call, handler)
-            binding = call.fixed(action)
+            binding = call.bind_captures(action)
             if action.dependencies is None:
-                result = await self._perform(frame, action, handler, binding, action.bind_frame(binding, frame))
+                result = await self._run_with_middleware(
+                    frame, action, handler, binding, action.bind_frame(binding, frame)
+                )
             else:
-                result = await self._depend(frame, action, handler, binding, action.dependencies)
+                result = await self._run_with_dependencies(frame, action, handler, binding, action.dependencies)
             if action.returns_status is not False:
                 result, _ = action.split(result)
             if frame.error is not None:  # cancelled, or a check is not awaited
                 raise frame.error
             data = action.write(result)
             await complete(frame)
-            frame.let_go()
+            frame.finish_held()
         except BaseException:
-            frame.let_go(failed=True)
+            frame.finish_held(failed=True)
             await roll_back(frame)
             raise
         finally:
@@ -252,7 +256,7 @@ class Session:
         decides for each frame is asked too. Raises `PermissionDenied`."""
         call = frame.call
         handler = call.mounted.handler(frame, self.scope)
-        for mounted, ask, _ in call.asked:
+        for mounted, ask, _ in call.permission_checks:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if ask is None:
                 if decided or mounted is not call.mounted:
@@ -261,7 +265,7 @@ class Session:
                 await raise_refusal(verdict)
         return handler
 
-    async def _perform(
+    async def _run_with_middleware(
         self,
         frame: Frame,
         action: Action,
@@ -276,15 +280,15 @@ class Session:
         ``finishes``: some of its parameters are closed once it returns, so that its thread has to have ended by then.
         """
         args = action.positional(binding, parameters) if binding.rest else ()
-        if self.direct or frame.call.mounted is self.table.protocol:
-            return await self._call(frame, action, handler, args, parameters, finishes)
+        if self.no_middleware or frame.call.mounted is self.table.protocol:
+            return await self._run_action(frame, action, handler, args, parameters, finishes)
 
         async def innermost(handler: "AsyncAPIActionHandler") -> Any:
-            return await self._call(frame, action, handler, args, parameters, finishes)
+            return await self._run_action(frame, action, handler, args, parameters, finishes)
 
         return await wrap(self.runtime.middleware, innermost)(handler)
 
-    async def _call(
+    async def _run_action(
         self,
         frame: Frame,
         action: Action,
@@ -295,7 +299,7 @@ class Session:
     ) -> Any:
         """Runs a stream, a sync function, or a coroutine."""
         if action.streams:
-            return await self._stream(frame, action, handler, action.function(handler, *args, **parameters))
+            return await self._run_stream(frame, action, handler, action.function(handler, *args, **parameters))
         if action.threaded:
             run = self.runtime.threads.run_to_end if finishes else self.runtime.threads.run
             result = await run(action.function, handler, *args, **parameters)
@@ -306,7 +310,7 @@ class Session:
             await broadcast(handler, action.options.broadcast_type, action.write(value), status)
         return result
 
-    async def _depend(
+    async def _run_with_dependencies(
         self,
         frame: Frame,
         action: Action,
@@ -320,21 +324,23 @@ class Session:
         parameters, bound = action.bind_all(binding, frame, dependencies)
         async with AsyncExitStack() as stack:
             parameters |= await dependencies.resolve(bound, frame, handler, stack, self.runtime.threads)
-            result = await self._perform(frame, action, handler, binding, parameters, finishes=dependencies.finishes)
+            result = await self._run_with_middleware(
+                frame, action, handler, binding, parameters, finishes=dependencies.finishes
+            )
             if frame.error is not None:  # cancelled, which the action swallowed
                 raise frame.error
             if not action.silent and not frame.is_answered_by_held(result):
                 result = action.written(result)
         return result
 
-    async def _stream(
+    async def _run_stream(
         self, frame: Frame, action: Action, handler: "AsyncAPIActionHandler", items: AsyncGenerator[Any]
     ) -> None:
         """Sends each item as a partial reply, as fast as the client reads, and closes the generator in any case."""
         stream = Stream(self, frame, always=getattr(handler, "recheck", False))
         self.streams[stream] = None
         try:
-            if self.revised and not await stream.still_holds():  # perhaps after its permissions were asked
+            if self.was_rechecked and not await stream.still_holds():  # perhaps after its permissions were asked
                 raise PermissionDenied
             await self._send_items(frame, action, stream, items)
         finally:
@@ -344,8 +350,8 @@ class Session:
         sent = 0
         async with aclosing(items):
             async for item in items:
-                if stream.waits:
-                    await stream.allow()
+                if stream.must_wait:
+                    await stream.wait_until_allowed()
                 if frame.error is not None:  # cancelled, which the generator swallowed
                     raise frame.error
                 frame.deadline = NEVER  # a timeout bounds the first item
@@ -354,7 +360,7 @@ class Session:
                     raise error
                 await complete(frame)
                 await self.connection.outbox.offer(reply)
-                frame.let_go()
+                frame.finish_held()
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
 
@@ -366,8 +372,8 @@ class Session:
             else:
                 await check_throttles(throttles, self.scope, asked, call.name)
 
-    def _nothing_there(self, frame: Frame, call: Call) -> APIError:
-        if call.found:
+    def _not_found_error(self, frame: Frame, call: Call) -> APIError:
+        if call.route_exists:
             return call.mounted.refusal(frame, self.runtime.debug)
         if not (self.runtime.debug or logger.isEnabledFor(logging.INFO)):
             return RouteNotFound()
@@ -396,7 +402,7 @@ class Session:
                 raise
             return raised
 
-    def _failure(self, frame: Frame, exc: BaseException) -> str | None:
+    def _error_reply(self, frame: Frame, exc: BaseException) -> str | None:
         """The error reply for an exception; None once the frame is detached. Raises nothing."""
         if frame.is_detached:
             return None

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.plan import Access, EventPlan, access_of, asks_of_objects, event_plan
+from wsaction._events.plan import Access, EventPlan, access_of, event_plan, has_object_permissions
 from wsaction._events.reauthorization import Grant
 from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub.event import Event
-from wsaction._pubsub.subscription import Filter, NotKnown
+from wsaction._pubsub.subscription import Filter, VisibilityUnknown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.permissions._classes import require
 from wsaction.querysets._base import NarrowingQuerySet
@@ -72,7 +72,7 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
 # ------------------------------------------------------------------------------------------------- event filters
 async def check_object(handler: Any, access: Access) -> None:
     """Gets the object that a route names, as ``retrieve`` does, if access is restricted. Raises if that is refused."""
-    if access.names_object and access.asks:
+    if access.names_object and access.is_restricted:
         await handler.get_object()
 
 
@@ -83,7 +83,7 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
     the handler's objects were restricted in a way that cannot be repeated for each event.
     """
     recheck = handler.recheck
-    if not (recheck or access.asks):
+    if not (recheck or access.is_restricted):
         return None
     _check_scope(handler)
 
@@ -101,7 +101,7 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
                 if not await view.may_act():
                     return None
                 if (answer := await view.sees()) is None:
-                    raise NotKnown
+                    raise VisibilityUnknown
                 sees_answers.append(answer)
                 saw_answers.append(await view.saw())
         saw = False if False in saw_answers else None if None in saw_answers else True
@@ -147,18 +147,18 @@ def _frame_shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: 
     message, subject = event.message, event.subject
     if sees:
         if saw is False and subject["before"] is not None:
-            return event.numbered(encode_event("created", message["route"], to_json(message["data"]).decode()))
+            return event.with_offset(encode_event("created", message["route"], to_json(message["data"]).decode()))
         return event.frame
     if saw is False:
         return None
     if subject["after"] is None:
         return event.frame
     data = encode_key(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
-    return event.numbered(encode_event("deleted", message["route"], data))
+    return event.with_offset(encode_event("deleted", message["route"], data))
 
 
 # ------------------------------------------------------------------------------------------------- recipients
-class _Shared:
+class _SharedReads:
     """The results read for one event, shared by all recipients in this process whose querysets load alike."""
 
     def __init__(self) -> None:
@@ -179,19 +179,19 @@ class _View:
     """Decides what one recipient may see of one event."""
 
     def __init__(self, grant: Grant, event: Event, handler: "GenericAsyncAPIActionHandler") -> None:
-        if event.shared is None:
-            event.shared = _Shared()
+        if event.filter_cache is None:
+            event.filter_cache = _SharedReads()
         self._grant = grant
         self._handler = handler
-        self._shared = event.shared
+        self._shared = event.filter_cache
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
         self._asks_permissions = (
-            asks_of_objects(type(handler), handler.frame.call.plan)
+            has_object_permissions(type(handler), handler.frame.call.plan)
             if grant.shows
-            else access_of(handler).asks_permissions
+            else access_of(handler).checks_permissions
         )
-        self._has_own_get_object = handler.decides_object
+        self._has_own_get_object = handler.overrides_object
         self._queryset = _scoped_queryset(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
@@ -201,7 +201,7 @@ class _View:
 
     async def may_act(self) -> bool:
         """Whether the permissions of the action allow the recipient, if the handler overrides them."""
-        return not self._handler.decides_permissions or await self._allows("check_permissions")
+        return not self._handler.overrides_permissions or await self._allows("check_permissions")
 
     async def sees(self) -> bool | None:
         """Whether the recipient may see the object as the event shows it; None if that is unknown."""
@@ -400,7 +400,7 @@ def encode_object(plan: EventPlan, obj: Any, pk: Any) -> str:
 
     It is only the key if the handler has no ``serializer_class``, or decides for each frame what it shows.
     """
-    if plan.serializer_class is None or plan.decides_serializer:
+    if plan.serializer_class is None or plan.overrides_serializer:
         return encode_key(plan, pk, obj)
     output = output_model(plan.serializer_class)
     return _writer(output)(as_output(output, obj))

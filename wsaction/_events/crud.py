@@ -77,7 +77,7 @@ class _Change:
             return None
         data, published_data = ({place.topic: place.data for place in each.places} for each in (self, published))
         # If a place shows only keys, its data is equal even if the object has changed.
-        may_hide = any(place.sharing or place.plan.decides_serializer for place in self.places)
+        may_hide = any(place.sharing or place.plan.overrides_serializer for place in self.places)
         if (data, self.after) == (published_data, published.after) and not may_hide:
             return None
         return replace(self, event="updated", read_before=lambda: published.after, before=published.after)
@@ -309,13 +309,13 @@ def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, befor
         shows = place.shows
         if any(_shows_differently(mounted, shows) for mounted in place.sharing):
             return replace(place, data=encode_key(shows, pk, obj))
-        key = shows.serializer_class, shows.decides_serializer, shows.version_field
+        key = shows.serializer_class, shows.overrides_serializer, shows.version_field
         if key not in encoded:
             encoded[key] = encode_key(shows, pk, obj) if event == "deleted" else _encode_at(shows, plan, obj, pk)
         return replace(place, data=encoded[key])
 
     places: dict[str, _Place] = {}
-    decides = handler.decides_event_routes
+    decides = handler.overrides_event_routes
     for route in handler.get_event_routes(event, obj) if decides else event_routes(handler, obj):
         if (place := _place(handler, plan, route, obj)) is not None:
             places[place.topic] = render(place)
@@ -355,12 +355,13 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
     plan = event_plan(consumer) if consumer else plan_at(mounted, partial(_handler_at, handler, target))
     topic = session.topic_prefix + (target.canonical or "")
     sharing: tuple[MountedHandler, ...] = ()
-    if plan.handler_class.decides_topic:
+    if plan.handler_class.overrides_topic:
         topic = topic_at(_handler_at(handler, target))
         sharers = _handlers_sharing(session, mounted, topic)
         sharing = tuple(sharer for sharer in sharers if _may_show(sharer, obj))
     # The handlers of some recipients may be asked, even if the publisher's is not.
-    needs_subject = bool(sharing) or plan.varies or access_at(target, plan, plan.lookup in target.captures).asks
+    access = access_at(target, plan, plan.lookup in target.captures)
+    needs_subject = bool(sharing) or plan.varies or access.is_restricted
     shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
     return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 
@@ -394,7 +395,7 @@ def _handlers_sharing(session: "Session", mounted: MountedHandler, topic: str) -
         views = [leaf.endpoint.view for leaf in app.router.leaves]
         tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
     for other in (other for table in tables for other in table.mounted):
-        decides = is_live(other.handler_class) and other.handler_class.decides_topic
+        decides = is_live(other.handler_class) and other.handler_class.overrides_topic
         if decides and not other.is_like(mounted) and (everywhere or other.topic_space == mounted.topic_space):
             yield other
 
@@ -405,13 +406,13 @@ def _may_show(mounted: MountedHandler, obj: Any) -> bool:
     model = getattr(queryset, "model", None)
     if isinstance(model, type):
         return isinstance(obj, model)
-    return queryset is not None or mounted.attribute("decides_queryset")
+    return queryset is not None or mounted.attribute("overrides_queryset")
 
 
 def _shows_differently(mounted: MountedHandler, plan: EventPlan) -> bool:
     """Whether another handler shows an object by another serializer."""
-    shape = mounted.attribute("serializer_class"), mounted.attribute("decides_serializer")
-    return shape != (plan.serializer_class, plan.decides_serializer)
+    shape = mounted.attribute("serializer_class"), mounted.attribute("overrides_serializer")
+    return shape != (plan.serializer_class, plan.overrides_serializer)
 
 
 def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]:

@@ -43,8 +43,10 @@ def is_live(cls: type) -> bool:
 
 # ------------------------------------------------------------------------------------------------- of a handler
 class EventPlan:
-    """The event settings of a handler, as the instance has them: a class attribute, an argument of ``as_aaah()``, or
-    what ``__init__``, ``connect()`` or a property says."""
+    """The event settings of a handler instance.
+
+    They are attributes of the class, arguments of ``as_aaah()``, or set by ``__init__``, ``connect()`` or a property.
+    """
 
     def __init__(self, handler: "AsyncAPIActionHandler") -> None:
         mounted = handler.mounted
@@ -64,8 +66,8 @@ class EventPlan:
         self.queryset = values["queryset"]
         self.version_field = values["version_field"]
         self.serializer_class = values["serializer_class"]
-        self.decides_serializer = bool(values["decides_serializer"])
-        self.has_objects = self.queryset is not None or bool(getattr(cls, "decides_queryset", False))
+        self.overrides_serializer = bool(values["overrides_serializer"])
+        self.has_objects = self.queryset is not None or bool(getattr(cls, "overrides_queryset", False))
         self.lookup = lookup_name(declared)  # the capture that holds the key of one object
         # Whether `retrieve` may hide an object that exists, from some users or from all.
         self.is_scoped = self.has_objects and (
@@ -78,7 +80,7 @@ class EventPlan:
 
 
 _OF_EVENTS = ("events", "history_always", "history_size", "history_ttl", "serializer_class", "version_field")
-_OF_OBJECTS = ("decides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
+_OF_OBJECTS = ("overrides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
 _PLANNED = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
 
 
@@ -139,14 +141,14 @@ class Access:
         mounted = plan.mounted
         self.plan = plan
         self.names_object = names_object  # whether the route is that of one object
-        actions = [name for name in ("list", "retrieve") if plan_named(mounted, name) is not None]
+        actions = [name for name in ("list", "retrieve") if action_plan(mounted, name) is not None]
         # The action that returns the route's objects; None if the route has neither.
         self.shown_by = actions[-1 if names_object else 0] if actions else None
-        showing = _showing(mounted, self.shown_by) if plan.has_objects else []
+        showing = _actions_showing(mounted, self.shown_by) if plan.has_objects else []
         # Permissions that look at ``self.action`` are asked about events as about these actions.
         self.shows = tuple(Call(target, name, mounted, each) for name, each in showing if name != "subscribe")
-        self.asks_permissions = any(asks_of_objects(plan.handler_class, each) for _, each in showing)
-        self.asks = self.asks_permissions or plan.is_scoped
+        self.checks_permissions = any(has_object_permissions(plan.handler_class, each) for _, each in showing)
+        self.is_restricted = self.checks_permissions or plan.is_scoped
 
 
 def access_of(handler: "AsyncAPIActionHandler") -> Access:
@@ -163,12 +165,12 @@ def access_at(target: Target, plan: EventPlan, names_object: bool) -> Access:
     return access
 
 
-def plan_named(mounted: MountedHandler, name: str) -> Plan | None:
+def action_plan(mounted: MountedHandler, name: str) -> Plan | None:
     """Returns the plan of an action by its declared name; None if the route does not have the action."""
     return next((plan for plan in mounted.plans.values() if plan.name == name), None)
 
 
-def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
+def _actions_showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
     """Returns the actions that show an object, by name: those of the route, or else of the handler's other routes.
 
     If the handler overrides ``list``, which may then show less than events do, ``retrieve`` is asked too.
@@ -177,11 +179,11 @@ def _showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]
         declared = {action.name for action in mounted.handler_class.available_actions.values()}
         name = next((each for each in ("retrieve", "list") if each in declared), None)
         if name is None:
-            return [("subscribe", plan_named(mounted, "subscribe") or mounted.no_such_action)]
-    names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "decides_list", False) else [name]
-    return [(each, plan_named(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
+            return [("subscribe", action_plan(mounted, "subscribe") or mounted.no_such_action)]
+    names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "overrides_list", False) else [name]
+    return [(each, action_plan(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
 
 
-def asks_of_objects(cls: Any, plan: Plan) -> bool:
+def has_object_permissions(cls: Any, plan: Plan) -> bool:
     """Whether the permissions of an action are asked for each object."""
-    return plan.permissions is None or plan.permissions.on_object is not None or cls.decides_object_permissions
+    return plan.permissions is None or plan.permissions.on_object is not None or cls.overrides_object_permissions

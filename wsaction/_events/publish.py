@@ -61,7 +61,7 @@ def own_topic(handler: "AsyncAPIActionHandler") -> str:
 
 def topic_at(handler: "AsyncAPIActionHandler") -> str:
     """Returns the topic of a handler by its ``get_topic()``. Raises ``TypeError`` if that returns no string."""
-    if handler.decides_topic:
+    if handler.overrides_topic:
         return topic_for_name(handler, handler.get_topic())
     return session_of(handler).topic_prefix + own_route(handler)
 

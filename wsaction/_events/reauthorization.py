@@ -86,7 +86,7 @@ class Right:
             current_frame.reset(before)
 
 
-class Connecting(Right):
+class ConnectionRight(Right):
     """The right to be connected, and to receive the broadcasts of the connection's group."""
 
     __slots__ = ()
@@ -99,11 +99,11 @@ class Connecting(Right):
         return "a connection"
 
     async def _check(self) -> bool:
-        await may_connect(self._session)
+        await check_connect_permissions(self._session)
         return True
 
 
-async def may_connect(session: "Session") -> None:
+async def check_connect_permissions(session: "Session") -> None:
     """Asks the consumer's permissions for a connection. Raises `PermissionDenied` if one refuses it."""
     consumer = session.consumer
     permissions = consumer.mounted.no_such_action.permissions  # None if the consumer overrides the hooks
@@ -121,42 +121,42 @@ class Stream(Right):
     If the stream has called ``get_object()``, access to that object is checked again too.
     """
 
-    __slots__ = ("_asking", "_is_free", "always", "frame")
+    __slots__ = ("_checks_done", "_running_checks", "always", "frame")
 
     def __init__(self, session: "Session", frame: Frame, *, always: bool) -> None:
         super().__init__(session, frame.call, frame.body)
         self.frame = frame
         self.always = always
-        self._asking = 0
-        self._is_free = asyncio.Event()  # set while no check runs
+        self._running_checks = 0
+        self._checks_done = asyncio.Event()  # set while no check runs
 
     @property
-    def waits(self) -> bool:
-        """Whether the next item has to wait for `allow`."""
-        return self.always or self._asking > 0
+    def must_wait(self) -> bool:
+        """Whether the next item has to wait for `wait_until_allowed`."""
+        return self.always or self._running_checks > 0
 
     def hold(self) -> Callable[[], None]:
         """Pauses the stream until the returned function is called."""
-        self._asking += 1
-        self._is_free.clear()
+        self._running_checks += 1
+        self._checks_done.clear()
         return self._resume
 
     def _resume(self) -> None:
-        self._asking -= 1
-        if not self._asking:
-            self._is_free.set()
+        self._running_checks -= 1
+        if not self._running_checks:
+            self._checks_done.set()
 
-    async def allow(self) -> None:
+    async def wait_until_allowed(self) -> None:
         """Waits until the next item may be sent. Raises `PermissionDenied` if the permissions refuse it."""
-        if self._asking:
-            await self._is_free.wait()
+        if self._running_checks:
+            await self._checks_done.wait()
         elif not await self.still_holds():
             raise PermissionDenied
 
     async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         await super()._allows(handler)
-        if hasattr(self.frame, "asks_object"):
-            args, kwargs = self.frame.asks_object
+        if hasattr(self.frame, "get_object_args"):
+            args, kwargs = self.frame.get_object_args
             await cast("GenericAsyncAPIActionHandler", handler).get_object(*args, **kwargs)
         return True
 
@@ -199,16 +199,16 @@ class Grant(Right):
         """Takes the place of the route's grant. While that one is not joined, it goes on from what that replaces."""
         self.earlier = previous if previous is None or previous.is_joined else previous.earlier
 
-    def appear(self, place: Place) -> None:
+    def start_presence(self, place: Place) -> None:
         """Counts the user as present. If the earlier grant has counted them, takes that over."""
         self._place = place
         if self.earlier is not None and self.earlier._counted is not None:
             self._counted, self.earlier._counted = self.earlier._counted, None
             return
-        self.count()
+        self.count_presence()
 
-    def count(self) -> None:
-        """Counts the user as present, once for each topic of the connection; does nothing before `appear`.
+    def count_presence(self) -> None:
+        """Counts the user as present, once for each topic of the connection; does nothing before `start_presence`.
 
         If the connection's user has changed, by ``$auth``, counts the new user in place of the old one.
         """
@@ -227,7 +227,7 @@ class Grant(Right):
             self._counted = known, place, user
             known.change(place, user, 1)
 
-    def end(self) -> None:
+    def end_presence(self) -> None:
         """Stops counting the user; if the connection has another subscription of the topic, that takes over."""
         self._place = None
         if self._counted is not None:
@@ -248,10 +248,10 @@ class Grant(Right):
         if topic_at(handler) != self._topic:
             return False
         await require(handler, "check_subscription")
-        await self.check_shown(handler.frame)
+        await self.check_showing_actions(handler.frame)
         return True
 
-    async def check_shown(self, frame: Frame) -> None:
+    async def check_showing_actions(self, frame: Frame) -> None:
         """Raises `PermissionDenied` unless the user may call the actions that show the objects of the events.
 
         A permission that looks at the action's name may not know ``subscribe``. A handler that overrides the
@@ -259,7 +259,7 @@ class Grant(Right):
         database may have only one connection for all.
         """
         for call in self.shows:
-            if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.asked):
+            if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.permission_checks):
                 continue
             asked, unit = copy(frame), frame.unit
             asked.call, asked.task = call, asyncio.current_task()
@@ -273,15 +273,15 @@ class Grant(Right):
                     frame.unit = asked.unit
 
 
-def release(session: "Session", topic: str, route: str) -> None:
+def end_subscription(session: "Session", topic: str, route: str) -> None:
     """Ends a connection's subscription to a topic under a route, if there is one."""
     session.runtime.loop_state.leave(session.connection, topic, route)
-    session.connection.unsubscribed(route)
+    session.connection.on_unsubscribed(route)
     if (grant := session.grants.pop((topic, route), None)) is not None:
-        grant.end()
+        grant.end_presence()
 
 
-def withdraw(session: "Session", topic: str, route: str) -> None:
+def revoke_subscription(session: "Session", topic: str, route: str) -> None:
     """Ends a subscription whose permissions were lost, and sends ``$unsubscribed`` to the client."""
-    release(session, topic, route)
+    end_subscription(session, topic, route)
     session.connection.put(encode_event("$unsubscribed", route, '{"reason":"permission_denied"}'))

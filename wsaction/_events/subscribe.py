@@ -9,9 +9,10 @@ from json import loads
 from typing import TYPE_CHECKING, Any
 
 from wsaction._events.access import check_key, check_object, event_filter
-from wsaction._events.plan import Access, access_of, plan_named
+from wsaction._events.plan import Access, access_of, action_plan
 from wsaction._events.publish import hub_of, own_route, own_topic, session_of, topic_at
-from wsaction._events.reauthorization import Grant, release, withdraw
+from wsaction._events.reauthorization import Grant, end_subscription, revoke_subscription
+from wsaction._handlers.declarations import is_default
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         """A handler or consumer with the mixin."""
 
 
-COMINGS = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
+JOIN_RATE = Rate(20, 10.0)  # subscriptions to one topic with presence, per connection: 20, and 2 more each second
 MAX_RATED_TOPICS = 1_024  # topics per connection whose rate is kept
 
 
@@ -40,7 +41,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     hub, connection, access = hub_of(session), session.connection, access_of(handler)
     take_snapshot = _snapshot(handler, session) if snapshot else None
     has_key = access.names_object and access.plan.has_objects
-    if has_key and (not handler.decides_topic or key[0] == own_topic(handler)):
+    if has_key and (not handler.overrides_topic or key[0] == own_topic(handler)):
         check_key(handler, access.plan.lookup)
     grant, access = await authorize(handler, access, *key)
     previous = session.grants.get(key)
@@ -53,11 +54,11 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     reply = _Reply(session, handler.frame, grant, key)
     history = access.plan.history
     try:
-        if session.revised and not await grant.holds():  # perhaps after this frame's permissions were checked
+        if session.was_rechecked and not await grant.holds():  # perhaps after this frame's permissions were checked
             if previous is not None:
-                withdraw(session, *key)
+                revoke_subscription(session, *key)
             raise PermissionDenied
-        if _is_default(handler, handler.get_event_filter):
+        if is_default(handler.get_event_filter, *handler._default_hooks):
             filter = event_filter(handler, access, grant)
         else:
             filter = handler.get_event_filter(grant)
@@ -69,11 +70,11 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
             since=since,
             snapshot=take_snapshot,
             filter=filter,
-            patience=connection.limits.action_timeout,
+            filter_timeout=connection.limits.action_timeout,
         )
         _settle(session, key, grant, is_new=resume is not None)
         if handler.shows_presence:
-            grant.appear(Place(*key, history))
+            grant.start_presence(Place(*key, history))
     finally:
         _end_earlier(session, key, grant, is_left=key not in hub.subscriptions(connection))
     return reply.hold(resume)
@@ -96,10 +97,10 @@ def _end_earlier(session: "Session", key: tuple[str, str], grant: Grant, *, is_l
     earlier, grant.earlier = grant.earlier, None
     is_current = session.grants.get(key) is grant
     if is_left and is_current:
-        release(session, *key)
+        end_subscription(session, *key)
     if earlier is not None:
         if is_left or grant.is_joined:
-            earlier.end()
+            earlier.end_presence()
         elif is_current:
             session.grants[key] = earlier
 
@@ -114,21 +115,16 @@ def subscribable_topic(handler: "SubscribingHandler") -> str:
 async def authorize(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
     """Returns the right to a topic's events and presence. Raises `PermissionDenied` or `NotFound` without it."""
     frame = handler.frame
-    if _is_default(handler, handler.check_subscription):
+    if is_default(handler.check_subscription, *handler._default_hooks):
         await check_object(handler, access)
     else:
         await require(handler, "check_subscription")
         access = access_of(handler)  # the hook may have set a queryset on the handler
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
-    await grant.check_shown(frame)
+    await grant.check_showing_actions(frame)
     if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
         await release_reads(frame)  # another action still uses the objects that it read
     return grant, access
-
-
-def _is_default(handler: "SubscribingHandler", hook: Any) -> bool:
-    """Whether a hook is the mixin's own. It is asked at each use, since a class or an instance may get another one."""
-    return getattr(hook, "__func__", None) in handler._default_hooks
 
 
 def _check_limit(session: "Session") -> None:
@@ -142,9 +138,9 @@ def _check_limit(session: "Session") -> None:
 
 def _check_join_rate(session: "Session", topic: str) -> None:
     """Raises `Throttled` if a connection subscribes too often: each ``join`` fills the history that all share."""
-    if session.comings is None:
-        session.comings = MemoryThrottleStore(MAX_RATED_TOPICS)
-    if wait := session.comings.take(topic, COMINGS):
+    if session.join_rates is None:
+        session.join_rates = MemoryThrottleStore(MAX_RATED_TOPICS)
+    if wait := session.join_rates.take(topic, JOIN_RATE):
         raise Throttled(wait=wait)
 
 
@@ -189,7 +185,7 @@ class _Reply:
         self._state.is_confirmed = True
         self._state.waiting -= 1
         if not self._is_reply:
-            self._session.connection.subscribed(self._key[1], self._frame)
+            self._session.connection.on_subscribed(self._key[1], self._frame)
         for resume in (self._resume, self._state.resume):
             if resume is not None:
                 resume()
@@ -206,7 +202,7 @@ class _Reply:
             state.resume = self._resume or state.resume
         elif grant is not None and grant.state is state:
             if not state.is_renewal:
-                release(self._session, *self._key)
+                end_subscription(self._session, *self._key)
             elif self._resume is not None:  # what came between the two subscriptions may be missing
                 self._resume()
                 hub_of(self._session).resync(self._session.connection, (self._key[1],))
@@ -243,7 +239,7 @@ class _Reply:
 def _snapshot(handler: "SubscribingHandler", session: "Session") -> Callable[[], Awaitable[str]]:
     """Returns a function that takes the snapshot. Raises `InvalidParameters` if the route has no action for it."""
     name, outer = handler.get_snapshot_action() or "", handler.frame
-    if (plan := plan_named(handler.mounted, name)) is None:
+    if (plan := action_plan(handler.mounted, name)) is None:
         msg = "This route has no snapshot: it has neither a list nor a retrieve action."
         raise InvalidParameters([{"type": "no_snapshot", "msg": msg, "loc": ["snapshot"]}])
     body = {key: value for key, value in outer.body.items() if key not in ("since", "snapshot", "stream")}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.reauthorization import Connecting, Grant, Stream, withdraw
+from wsaction._events.reauthorization import ConnectionRight, Grant, Stream, revoke_subscription
 from wsaction._protocol.close_codes import FORBIDDEN, SERVICE_RESTART
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
@@ -41,11 +41,11 @@ logger = logging.getLogger("wsaction")
 
 CONTROL, PUSHES = "$control", "$push"  # topics; those of routes contain a "?"
 HISTORY = History(1_000, 300.0)
-MAX_UNTOLD = 10_000  # commands that could not be sent after a commit, and are retried
+MAX_UNSENT = 10_000  # commands that could not be sent after a commit, and are retried
 CLOSED_AT_ONCE = 50  # connections, so that their clients do not all reconnect at once
-PAUSE = 0.05  # seconds between two such groups
-PATIENCE = 1.0  # seconds that a handshake waits for the subscription to the topics
-MISSED = "what this server was told of its users is lost; come back"
+CLOSE_PAUSE = 0.05  # seconds between two such groups of closes
+LISTEN_TIMEOUT = 1.0  # seconds that a handshake waits for the subscription to the topics
+COMMANDS_LOST = "what this server was told of its users is lost; come back"
 
 
 class Users:
@@ -64,35 +64,35 @@ class Users:
         self._shared = shared
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
-        self._noted: dict[Any, float] = {}  # when, by the loop's clock, a connection got its user
-        self._arriving: dict[object, dict[str, str]] = {}  # by lookup: users disconnected since, and why
-        self._untold: dict[tuple[str, str], dict[str, str]] = {}
+        self._user_since: dict[Any, float] = {}  # when, by the loop's clock, a connection got its user
+        self._authenticating: dict[object, dict[str, str]] = {}  # by lookup: users disconnected since, and why
+        self._unsent: dict[tuple[str, str], dict[str, str]] = {}
         self._retrying = False
         self._tasks = Tasks(copy_context())
         self._listening = False
-        self.is_told = asyncio.Event()  # set once commands of other processes arrive here
-        self._has_tried = asyncio.Event()  # set once that has succeeded or failed
+        self.is_subscribed = asyncio.Event()  # set once commands of other processes arrive here
+        self._has_tried_to_listen = asyncio.Event()  # set once that has succeeded or failed
 
     # ------------------------------------------------------------------------------------------------ connections
     @contextmanager
-    def arrival(self, session: "Session") -> Iterator[None]:
+    def authenticating(self, session: "Session") -> Iterator[None]:
         """The block authenticates a connection; at its end the connection is noted as its user's.
 
         If the user is disconnected during the block, the lookup may have read the state before. The connection is then
         closed, as the user's other connections are.
         """
         since = asyncio.get_running_loop().time()
-        disconnected = self._arriving[token := object()] = {}  # one connection may have two lookups under way
+        disconnected = self._authenticating[token := object()] = {}  # one connection may have two lookups under way
         try:
             yield
         finally:
-            del self._arriving[token]
-        self._note(session, since)
+            del self._authenticating[token]
+        self._add(session, since)
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
             session.connection.close(FORBIDDEN, reason)
 
-    def _note(self, session: "Session", since: float) -> None:
-        previous_key, noted = self._keys.get(session), self._noted.get(session, since)
+    def _add(self, session: "Session", since: float) -> None:
+        previous_key, noted = self._keys.get(session), self._user_since.get(session, since)
         self.forget(session)
         user = session.scope.get("user")
         try:
@@ -103,13 +103,13 @@ class Users:
         if user_id is None:
             return
         key = self._keys[session] = str(user_id)
-        self._noted[session] = noted if key == previous_key else since
+        self._user_since[session] = noted if key == previous_key else since
         self._sessions.setdefault(key, set()).add(session)
 
     def forget(self, session: "Session") -> None:
         """Forgets a connection that has ended or has no user any more."""
         if (key := self._keys.pop(session, None)) is not None:
-            del self._noted[session]
+            del self._user_since[session]
             self._sessions[key].discard(session)
             if not self._sessions[key]:
                 del self._sessions[key]
@@ -126,51 +126,53 @@ class Users:
         """Stops all tasks; commands of other processes are received again from the next connection on."""
         await self._tasks.stop()
         self._listening = self._retrying = False
-        for command, user in self._untold:
+        for command, user in self._unsent:
             _log_undelivered(command, user, "the server is stopping")
-        self._untold.clear()
-        self.is_told.clear()
-        self._has_tried.clear()
+        self._unsent.clear()
+        self.is_subscribed.clear()
+        self._has_tried_to_listen.clear()
 
     # ------------------------------------------------------------------------------------------------ sending
-    async def tell(self, command: str, user_id: Any, **details: Any) -> None:
+    async def send_command(self, command: str, user_id: Any, **details: Any) -> None:
         """Runs a command for a user's connections in every process: ``disconnect``, ``revoke`` or ``push``.
 
         It always runs here. Raises `LayerUnavailable` if it may not have reached other processes.
         """
         data = {"user": str(user_id), **details}
         self._apply(command, data)
-        await self._tell_others(command, data)
+        await self._publish_command(command, data)
 
-    async def tell_surely(self, command: str, user_id: Any, **details: Any) -> None:
-        """As `tell`, but retries until other processes are reached: for use after a commit, when no caller can retry.
+    async def send_command_with_retry(self, command: str, user_id: Any, **details: Any) -> None:
+        """As `send_command`, but retries until other processes are reached: for use after a commit.
 
-        A push is not repeated, as it may have arrived or would be late. The user's connections get ``$resync`` instead.
+        No caller can retry then. A push is not repeated, as it may have arrived or would be late. The user's
+        connections get ``$resync`` instead.
         """
         try:
-            await self.tell(command, user_id, **details)
+            await self.send_command(command, user_id, **details)
         except LayerUnavailable as exc:
             logger.error(
                 "the command %s about a user has not reached other processes and will be retried: %r", command, exc
             )
             self._retry_later("missed" if command == "push" else command, {"user": str(user_id), **details})
 
-    async def tell_in_doubt(self, command: str, user_id: Any, **details: Any) -> None:
-        """As `tell_surely`, if the outcome of the commit is unknown. Instead of a push, connections get ``$resync``.
+    async def send_command_if_unknown(self, command: str, user_id: Any, **details: Any) -> None:
+        """As `send_command_with_retry`, if the outcome of the commit is unknown.
 
-        The command runs now and again after ``LOST_COMMIT_DELAY`` seconds: the commit may still be on its way to the
-        database, and permissions checked before it arrives see the old state.
+        Instead of a push, connections get ``$resync``. The command runs now and again after ``LOST_COMMIT_DELAY``
+        seconds: the commit may still be on its way to the database, and permissions checked before it arrives see the
+        old state.
         """
         command = "missed" if command == "push" else command
-        self._tasks.start(self._tell_again, command, user_id, details)
-        await self.tell_surely(command, user_id, **details)
+        self._tasks.start(self._send_command_again, command, user_id, details)
+        await self.send_command_with_retry(command, user_id, **details)
 
-    async def _tell_again(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
+    async def _send_command_again(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         current_frame.set(None)
         await asyncio.sleep(LOST_COMMIT_DELAY)
-        await self.tell_surely(command, user_id, **details)
+        await self.send_command_with_retry(command, user_id, **details)
 
-    async def _tell_others(self, command: str, data: dict[str, str]) -> None:
+    async def _publish_command(self, command: str, data: dict[str, str]) -> None:
         if self._shared:
             text = encode_event(command, "", to_json({name: data[name] for name in _COMMANDS[command]}).decode())
             topic = PUSHES if command in ("push", "missed") else CONTROL
@@ -178,10 +180,10 @@ class Users:
 
     def _retry_later(self, command: str, data: dict[str, str]) -> None:
         key = command, data["user"]
-        if key not in self._untold and len(self._untold) >= MAX_UNTOLD:
-            _log_undelivered(*key, f"{MAX_UNTOLD} commands wait already")
+        if key not in self._unsent and len(self._unsent) >= MAX_UNSENT:
+            _log_undelivered(*key, f"{MAX_UNSENT} commands wait already")
             return
-        self._untold[key] = data
+        self._unsent[key] = data
         if not self._retrying:
             self._retrying = True
             self._tasks.start(self._retry)
@@ -190,22 +192,22 @@ class Users:
         current_frame.set(None)
         backoff = Backoff()
         try:
-            while self._untold:
-                key, data = next(iter(self._untold.items()))
+            while self._unsent:
+                key, data = next(iter(self._unsent.items()))
                 try:
-                    await self._tell_others(key[0], data)
+                    await self._publish_command(key[0], data)
                 except LayerUnavailable:
                     await asyncio.sleep(backoff.seconds())
                 else:
                     backoff.reset()
-                    if self._untold.get(key) is data:
-                        del self._untold[key]
+                    if self._unsent.get(key) is data:
+                        del self._unsent[key]
         finally:
             self._retrying = False
 
     def _apply(self, command: str, data: Any) -> None:
         if command == "disconnect":
-            for disconnected in self._arriving.values():
+            for disconnected in self._authenticating.values():
                 disconnected[data["user"]] = data["reason"]
         for session in self.sessions(data["user"]):
             if command == "disconnect":
@@ -218,7 +220,7 @@ class Users:
                 recheck(session)
 
     # ------------------------------------------------------------------------------------------------ receiving
-    def listen(self) -> None:
+    def start_listening(self) -> None:
         """Starts to receive commands of other processes, unless that has started.
 
         It is called when the app starts or, if nothing starts the app, with the first connection.
@@ -227,18 +229,18 @@ class Users:
             self._listening = True
             self._tasks.start(self._listen)
 
-    async def listening(self) -> None:
-        """Waits at most `PATIENCE` seconds until commands of other processes arrive here.
+    async def wait_until_listening(self) -> None:
+        """Waits at most `LISTEN_TIMEOUT` seconds until commands of other processes arrive here.
 
         A user who is looked up before may miss a command, so that their connection is closed later, with 1012.
         """
         if self._shared and not self._listening:
-            self._has_tried.clear()
-            self.listen()
-        if self._shared and not self._has_tried.is_set():
+            self._has_tried_to_listen.clear()
+            self.start_listening()
+        if self._shared and not self._has_tried_to_listen.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._has_tried.wait()
+                async with asyncio.timeout(LISTEN_TIMEOUT):
+                    await self._has_tried_to_listen.wait()
 
     async def _listen(self) -> None:
         current_frame.set(None)
@@ -248,21 +250,21 @@ class Users:
                 for topic in (CONTROL, PUSHES):
                     await self._hub().join(self, topic, topic, reply=lambda *_: "{}", history=HISTORY)
             except LayerUnavailable as exc:
-                self._has_tried.set()
+                self._has_tried_to_listen.set()
                 logger.warning("commands about users from other processes cannot be heard yet: %r", exc)
                 await asyncio.sleep(backoff.seconds())
             except Cancelled:
-                self._has_tried.set()
+                self._has_tried_to_listen.set()
                 return  # the hub is closed
             except Exception as exc:  # the layer's configuration is wrong
                 logger.error("commands about users from other processes cannot be heard: %r", exc)
                 self._listening = False  # the next connection tries again
-                self._has_tried.set()
+                self._has_tried_to_listen.set()
                 return
             else:
-                self.is_told.set()
-                self._has_tried.set()
-                if self._noted:  # connections that were accepted before
+                self.is_subscribed.set()
+                self._has_tried_to_listen.set()
+                if self._user_since:  # connections that were accepted before
                     self._handle_gap(CONTROL)
                     self._handle_gap(PUSHES)
                 return
@@ -283,8 +285,8 @@ class Users:
         Connections that got their user before that may have missed one. Those that got theirs later have missed
         nothing; their permissions are checked again all the same.
         """
-        since = self._hub().heard_since(topic)
-        stale = [session for session, noted in self._noted.items() if noted <= since]
+        since = self._hub().confirmed_since(topic)
+        stale = [session for session, noted in self._user_since.items() if noted <= since]
         if topic == PUSHES:
             for session in stale:
                 _send_resync(session)
@@ -296,15 +298,15 @@ class Users:
         )
         if stale:
             self._tasks.start(self._close_all, stale)
-        for session in self._noted.keys() - set(stale):
+        for session in self._user_since.keys() - set(stale):
             recheck(session)
 
     async def _close_all(self, sessions: list[Any]) -> None:
         random.shuffle(sessions)
         for start in range(0, len(sessions), CLOSED_AT_ONCE):
             for session in sessions[start : start + CLOSED_AT_ONCE]:
-                session.connection.close(SERVICE_RESTART, MISSED)
-            await asyncio.sleep(PAUSE)
+                session.connection.close(SERVICE_RESTART, COMMANDS_LOST)
+            await asyncio.sleep(CLOSE_PAUSE)
 
     async def wait_for_space(self, size: int) -> None:
         """Returns at once, as there always is space."""
@@ -329,7 +331,7 @@ def _send_resync(session: "Session") -> None:
 
 
 def _is_valid(message: Any) -> bool:
-    """Whether a message is a command as `Users.tell` sends it; a layer may deliver anything."""
+    """Whether a message is a command as `Users.send_command` sends it; a layer may deliver anything."""
     command, data = message.get("event"), message.get("data")
     if not (isinstance(command, str) and isinstance(data, dict)):
         return False
@@ -346,23 +348,23 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
     its check has ended, a subscription delivers no event and a stream no item. Returns the task of the checks; None if
     there is nothing to check.
     """
-    session.revised = True
+    session.was_rechecked = True
     hold = partial(session.runtime.loop_state.hold, session.connection)
-    asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
-    asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
+    checks = [partial(_recheck_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
+    checks += [partial(_recheck_stream, session, stream, stream.hold()) for stream in session.streams]
     if (group := session.group) is not None:
-        asking.append(partial(_ask_connection, session, group, session.runtime.loop_state.hold(group, *group.place)))
-    if not asking:
+        checks.append(partial(_recheck_connection, session, group, session.runtime.loop_state.hold(group, *group.key)))
+    if not checks:
         return None
-    task: asyncio.Task[None] = session.connection.spawn(_run_all, asking)
+    task: asyncio.Task[None] = session.connection.spawn(_run_all, checks)
     return task
 
 
-async def _run_all(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    await asyncio.gather(*(ask() for ask in asking))
+async def _run_all(checks: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    await asyncio.gather(*(check() for check in checks))
 
 
-async def _ask_stream(session: "Session", stream: Stream, resume: Callable[[], None]) -> None:
+async def _recheck_stream(session: "Session", stream: Stream, resume: Callable[[], None]) -> None:
     try:
         if not await stream.still_holds() and stream in session.streams and not stream.frame.is_refused:
             session.connection.stop(stream.frame, PermissionDenied())
@@ -370,23 +372,25 @@ async def _ask_stream(session: "Session", stream: Stream, resume: Callable[[], N
         resume()
 
 
-async def _ask_connection(session: "Session", group: Any, resume: Callable[[], None]) -> None:
+async def _recheck_connection(session: "Session", group: Any, resume: Callable[[], None]) -> None:
     try:
-        if await Connecting(session).still_holds():
-            group.hears = True
+        if await ConnectionRight(session).still_holds():
+            group.is_receiving = True
         else:
             session.connection.close(FORBIDDEN, "permission denied")
     finally:
         resume()
 
 
-async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Grant, resume: Callable[[], None]) -> None:
+async def _recheck_subscription(
+    session: "Session", key: tuple[str, str], grant: Grant, resume: Callable[[], None]
+) -> None:
     try:
         holds = await grant.still_holds()
         if session.grants.get(key) is grant:
             if holds:
-                grant.count()
+                grant.count_presence()
             else:
-                withdraw(session, *key)
+                revoke_subscription(session, *key)
     finally:
         resume()

@@ -81,8 +81,8 @@ def check_settings(cls: Any) -> None:
 
     That is on an instance, because policies are read once when the class is mounted, and in a ``class Meta``.
     """
-    unread = {*_READ_ONCE} - ({"permission_classes"} if cls.decides_permissions else set())
-    unread -= {"throttle_classes", "throttle_scope"} if cls.decides_throttles else set()
+    unread = {*_READ_ONCE} - ({"permission_classes"} if cls.overrides_permissions else set())
+    unread -= {"throttle_classes", "throttle_scope"} if cls.overrides_throttles else set()
     for base in (base for base in cls.__mro__ if not is_ours(base)):
         for name, value in vars(base).items():
             if inspect.isfunction(value) and (names := unread & _set_on_self(value)):
@@ -118,6 +118,11 @@ def _set_on_self(function: Any) -> set[str]:
 def overrides(cls: Any, base: Any, *methods: str) -> bool:
     """Whether a class overrides one of a base's methods. It may lack some of them."""
     return any(getattr(cls, name, method) is not method for name in methods for method in (getattr(base, name),))
+
+
+def is_default(hook: Any, *defaults: Any) -> bool:
+    """Whether a bound method is one of the given functions. Ask at each use: a class or an instance may get another."""
+    return getattr(hook, "__func__", None) in defaults
 
 
 def read_hooks(cls: Any) -> None:

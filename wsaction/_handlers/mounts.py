@@ -43,9 +43,9 @@ class Plan:
     name: str | None  # as declared
     ordered: bool
     # The permissions to ask, outermost first, and whether they take the frame's keywords. None: `check_permissions()`.
-    asked: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
+    permission_checks: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
     permissions: Permissions | None  # of the handler itself, for objects; None: it overrides the hooks
-    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`; None: `check_throttles()`
+    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # None: `check_throttles()`
     streamed: "Plan | None" = None  # runs instead if the frame asks for a stream
 
 
@@ -145,7 +145,7 @@ class MountedHandler:
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         cls = self.handler_class
-        if cls.decides_permissions:
+        if cls.overrides_permissions:
             return None
         owner, classes = f"{cls.__name__}.permission_classes", self.attribute("permission_classes")
         connects = not self.above
@@ -157,7 +157,7 @@ class MountedHandler:
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
-        if cls.decides_throttles:
+        if cls.overrides_throttles:
             return None
         owner, classes = f"{cls.__name__}.throttle_classes", self.attribute("throttle_classes")
         if action is not None and action.options.throttle_classes is not None:

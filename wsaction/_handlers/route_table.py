@@ -26,18 +26,18 @@ class Call:
     __slots__ = (
         "action",
         "args",
-        "asked",
         "binding",
         "captures",
-        "end",
-        "found",
         "key",
         "mounted",
         "name",
         "params",
+        "permission_checks",
         "plan",
         "query",
+        "route_exists",
         "tail",
+        "tail_with_status",
         "target",
         "throttles",
     )
@@ -48,20 +48,20 @@ class Call:
         self.args = target.args
         self.captures = target.captures
         self.query = target.query
-        self.found = target.mounted is not None
+        self.route_exists = target.mounted is not None
         self.mounted = mounted
         self.plan = plan
         self.name = plan.name or action
         self.action = plan.action
-        self.asked = plan.asked
+        self.permission_checks = plan.permission_checks
         self.throttles = plan.throttles
         self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
         self.tail = reply_tail(action, target.route)
-        self.end = f"{self.tail}{plan.action.status if plan.action else ''}"  # with the action's default status
+        self.tail_with_status = f"{self.tail}{plan.action.status if plan.action else ''}"  # the action's own status
         self.binding: Binding | None = None
         self.params: Any = None  # the query, once it is parsed
 
-    def fixed(self, action: Action) -> Binding:
+    def bind_captures(self, action: Action) -> Binding:
         """Binds the captures to the action's parameters, and keeps the binding if frames may share it.
 
         Raises `InvalidParameters`.

@@ -29,7 +29,7 @@ quote = encode_basestring  # a JSON string, not ASCII-escaped
 class AfterReply:
     """Work of an action that waits for the frame's reply: the events of a subscription, for example."""
 
-    go_on: Callable[[], None]  # the reply is on its way
+    begin: Callable[[], None]  # the reply is on its way
     undo: Callable[[], None]  # the action failed
     send_reply: Callable[[str | None], None] | None = None
     """Sends the final reply in its place among events: the action's own, or, for None, the work's. It may raise."""
@@ -57,11 +57,11 @@ class Frame:
     routed      ``consumer call key``          `Dispatcher.route`
     waiting     ``size``                       `Lanes.admit`: for the frames before it, or for a place
     running     no ``task``                    `Connection._lead`: the leader runs it and it has not suspended yet
-    under way   ``task deadline``              it has suspended, or had to wait: `Connection._pass_on`, `_answer`
+    under way   ``task deadline``              it has suspended, or had to wait: `Connection._hand_over`, `_answer`
     stopped     ``error``                      `stop`: it is cancelled, and answered with its error once it ends
     committing  ``unit`` is ``COMMITTING``     `Session.run`: from here on it cannot be stopped
     late        ``lateness`` ``COMMIT``        `Deadlines`: it is committing beyond its deadline, and gets more time
-    answered    ``status``                     `Session.run`, `Session._failure`, `AuthenticationGate`
+    answered    ``status``                     `Session.run`, `Session._error_reply`, `AuthenticationGate`
     detached    ``lateness`` ``DETACHED``      `answer_and_detach`: it did not end; what it replies later is dropped
     ==========  =============================  =====================================================================
 
@@ -72,7 +72,7 @@ class Frame:
     """
 
     _kwargs: dict[str, Any]
-    asks_object: tuple[Any, Any]  # the arguments of get_object(), once that has found the object that the route names
+    get_object_args: tuple[Any, Any]  # of get_object(), once that has found the object that the route names
     body: dict[str, Any]  # the JSON object
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed
@@ -137,7 +137,7 @@ class Frame:
     def hold(self, work: AfterReply) -> None:
         """Has work wait for the reply. If there is none to come, the work goes on at once."""
         if self is not current_frame.get() or self.status is not None:
-            work.go_on()
+            work.begin()
         elif self.held is None:
             self.held = [work]
         else:
@@ -147,12 +147,12 @@ class Frame:
         """Whether what the action returned says no more than the reply that the work it holds sends."""
         return any(w.send_reply is not None and (result is None or result is w.data) for w in self.held or ())
 
-    def let_go(self, *, failed: bool = False) -> None:
+    def finish_held(self, *, failed: bool = False) -> None:
         """The work that waits for the reply goes on, or is undone."""
         held = self.held
         self.held = None
         for work in held or ():
-            (work.undo if failed else work.go_on)()
+            (work.undo if failed else work.begin)()
 
     # ------------------------------------------------------------------------------------------------ checks
     def begin_check(self, name: str) -> None:

@@ -15,22 +15,22 @@ class Event:
     ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
     """
 
-    __slots__ = ("_frames", "_message", "_route", "excludes", "frame", "offset", "shared", "size", "subject")
+    __slots__ = ("_frames", "_message", "_route", "excluded_name", "filter_cache", "frame", "offset", "size", "subject")
 
     def __init__(self, offset: int, body: bytes) -> None:
         public, _, private = body.partition(b"\n")
         self.offset = offset
         self.size = len(public) + 27
-        self.frame = self.numbered(public.decode())
-        self.excludes: str | None = None  # the name of the subscriber that does not get it
+        self.frame = self.with_offset(public.decode())
+        self.excluded_name: str | None = None  # the name of the subscriber that does not get it
         self.subject: Any = None  # the object of the event, from which filters decide whether a recipient may see it
-        self.shared: Any = None  # data that one recipient's filter has read, for the filters of other recipients
+        self.filter_cache: Any = None  # data that one recipient's filter has read, for the filters of other recipients
         self._message: Mapping[str, Any] | None = None
         self._route: str | None = None
         self._frames: dict[str, str] | None = None  # the frames for other routes of the topic
         if private:
             private_data = decode_event(private)
-            self.excludes = private_data.get("excludes")
+            self.excluded_name = private_data.get("excludes")
             self.subject = private_data.get("subject")
 
     @property
@@ -40,8 +40,8 @@ class Event:
             self._message = decode_event(self.frame)
         return self._message
 
-    def under(self, route: str) -> str:
-        """The frame with another route of the topic, built once for all subscribers of that route."""
+    def frame_for(self, route: str) -> str:
+        """Returns the frame with another route of the topic, built once for all subscribers of that route."""
         if self._route is None:
             self._route = _quoted_route(self.frame) or ""
         quoted = quote(route)
@@ -54,12 +54,12 @@ class Event:
             text = self._frames[route] = reroute(self.frame, route, quoted)
         return text
 
-    def size_under(self, route: str) -> int:
+    def frame_size_for(self, route: str) -> int:
         """The size of the frame with that route, in bytes."""
-        text = self.under(route)
+        text = self.frame_for(route)
         return self.size if text is self.frame else size_of(text)
 
-    def numbered(self, text: str) -> str:
+    def with_offset(self, text: str) -> str:
         """Adds this event's offset to ``text``, a frame without one. A filter may return the result."""
         return f'{text[:-1]},"offset":{self.offset}}}' if self.offset else text
 

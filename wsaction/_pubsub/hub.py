@@ -131,13 +131,13 @@ class Hub:
         """The layer calls this: from now on all events of the topic arrive."""
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.confirm():
-            self._reconciler.settle(local_topic)
+            self._reconciler.start_reconciling(local_topic)
 
     def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
         """The layer calls this: an event was published."""
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.receive(epoch, offset, body):
-            self._reconciler.settle(local_topic)
+            self._reconciler.start_reconciling(local_topic)
 
     def lost(self) -> None:
         """The layer calls this: no events arrive until the next `subscribed`."""
@@ -233,7 +233,7 @@ class Hub:
         since: Position | None = None,
         snapshot: Snapshot | None = None,
         filter: Filter | None = None,
-        patience: float = JOIN_TIMEOUT,
+        filter_timeout: float = JOIN_TIMEOUT,
     ) -> Callable[[], None] | None:
         """Subscribes: sends the reply, the events missed after ``since``, and from then on live events.
 
@@ -245,7 +245,7 @@ class Hub:
         returns None, the caller sends a reply itself, and later messages are held back until the caller calls the
         function that `join` returns.
 
-        ``filter`` is called for every event, and cancelled after ``patience`` seconds.
+        ``filter`` is called for every event, and cancelled after ``filter_timeout`` seconds.
 
         If the subscription was answered before, it is answered again with its position, and `join` returns None. If it
         is still joining, or if ``since``, ``snapshot`` or its first ``filter`` is given, a new one replaces it instead:
@@ -261,7 +261,7 @@ class Hub:
         if since is None and snapshot is None and self.answer(subscriber, topic, route, reply, filter):
             return None
         local_topic = self._get_topic(topic, history)
-        subscription = self._new_subscription(subscriber, route, filter, patience)
+        subscription = self._new_subscription(subscriber, route, filter, filter_timeout)
         subscriptions = self._joined.setdefault(subscriber, {})
         if (earlier := subscriptions.get((topic, route))) is not None:
             self._replace(local_topic, earlier, subscription)
@@ -329,16 +329,16 @@ class Hub:
             topic.linger_timer.cancel()
             topic.linger_timer = None
         if topic.confirmed and not topic.ready.is_set():
-            self._reconciler.settle(topic)
+            self._reconciler.start_reconciling(topic)
         return topic
 
     def _new_subscription(
-        self, subscriber: Subscriber, route: str, filter: Filter | None, patience: float
+        self, subscriber: Subscriber, route: str, filter: Filter | None, filter_timeout: float
     ) -> Subscription:
         if filter is None:
             subscription = Subscription(subscriber, route)
         else:
-            subscription = FilteredSubscription(subscriber, route, filter, self._tasks, patience)
+            subscription = FilteredSubscription(subscriber, route, filter, self._tasks, filter_timeout)
         subscription.excluded_as = self._names.get(subscriber)
         return subscription
 
@@ -381,7 +381,7 @@ class Hub:
             if subscription.resume():
                 topic.resync_one(subscription)
 
-    def heard_since(self, topic: str) -> float:
+    def confirmed_since(self, topic: str) -> float:
         """When the layer last confirmed the topic, by the loop's clock; 0.0 for a topic that this process lacks.
 
         All events since then have arrived, until the layer lost its connection.

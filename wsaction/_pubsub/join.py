@@ -142,7 +142,7 @@ class Join:
         page = await self.reconciler.read(topic, history, since, self.max_recovered)
         if page.position.epoch != topic.epoch:
             if topic.ready.is_set():
-                self.reconciler.settle(topic)
+                self.reconciler.start_reconciling(topic)
             return None
         # This process may be behind another one that the client was connected to: the page counts, not the topic.
         if page.events is None:
@@ -154,4 +154,4 @@ class Join:
 
 
 def _total_size(events: list[Event], route: str) -> int:
-    return sum(event.size_under(route) for event in events)
+    return sum(event.frame_size_for(route) for event in events)

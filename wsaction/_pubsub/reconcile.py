@@ -44,7 +44,7 @@ class Reconciler:
         async with self._reads:
             return await self._layer.read(topic.name, since, limit, history, own)
 
-    def settle(self, topic: Topic) -> None:
+    def start_reconciling(self, topic: Topic) -> None:
         """Starts to reconcile a topic, unless that is under way. The topic is not ready until it is done."""
         if not topic.reconciling and topic.history is not None:
             topic.reconciling = True
@@ -80,7 +80,7 @@ class Reconciler:
         page = await self.read(topic, history, since, self._max_fill, own=topic.has_position)
         if generation != topic.generation:
             return False  # the layer lost its connection during the read: later events would be missing
-        topic.absorb(page)
+        topic.apply_page(page)
         return topic.apply_backlog(before_read)
 
     # ------------------------------------------------------------------------------------------------ silent losses
@@ -100,7 +100,7 @@ class Reconciler:
             for topic, position in behind:
                 if topic.ready.is_set() and topic.position == position:
                     logger.warning("messages of topic %r were lost; reading them from the layer", topic.name)
-                    self.settle(topic)
+                    self.start_reconciling(topic)
 
     async def _find_behind(self, topics: list[Topic]) -> list[tuple[Topic, Position]]:
         """Returns the topics whose position differs from the layer's, each with its position.

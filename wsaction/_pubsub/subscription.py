@@ -23,13 +23,13 @@ MAX_HELD = 1_024  # items that wait while a subscription is held; with more, it 
 SKIPS_BEFORE_POSITION = 100  # skipped events in a row after which the subscriber gets `$position`
 
 Filter = Callable[[Event], Awaitable[str | None]]
-"""Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.numbered`), or None: nothing.
+"""Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.with_offset`), or None.
 
-Raises `NotKnown` if that cannot be decided any more; the recipient then gets ``$resync``.
+Raises `VisibilityUnknown` if that cannot be decided any more; the recipient then gets ``$resync``.
 """
 
 
-class NotKnown(Exception):
+class VisibilityUnknown(Exception):
     """The object of an event has changed since, so it cannot be decided who was allowed to see it."""
 
 
@@ -224,10 +224,10 @@ class Subscription:
 
     def deliver(self, event: Event, epoch: str) -> None:
         """Sends an event, unless the subscriber is excluded."""
-        if event.excludes is not None and event.excludes == self.excluded_as:
+        if event.excluded_name is not None and event.excluded_name == self.excluded_as:
             self.skip(event, epoch, self.take)
         else:
-            self.take(event.under(self.route))
+            self.take(event.frame_for(self.route))
 
     def skip(self, event: Event, epoch: str, send: Callable[[str], None]) -> None:
         """Skips an event that the subscriber does not get.
@@ -244,27 +244,27 @@ class Subscription:
 class FilteredSubscription(Subscription):
     """A subscription with a filter, which decides for one event after the other what the subscriber may see.
 
-    ``take`` gets texts, or an event with its epoch. If the filter needs more than ``patience`` seconds for an event, it
-    is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
+    ``take`` gets texts, or an event with its epoch. If the filter needs more than ``filter_timeout`` seconds for an
+    event, it is cancelled and counts as failed. Events have no timers of their own: one alarm watches the filter.
     """
 
-    __slots__ = ("_alarm", "_filter", "_filtering", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
+    __slots__ = ("_alarm", "_filter", "_filter_task", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
 
-    def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, patience: float) -> None:
+    def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, filter_timeout: float) -> None:
         super().__init__(subscriber, route)
         self._filter = filter
-        self._timeout = patience
+        self._timeout = filter_timeout
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._alarm = DeadlineTimer(self._loop, self._check_deadline)
         self._started = 0.0  # when the filter was called last
         self._timed_out = False  # whether that call was cancelled for its time
         self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
-        self._filtering: Any = None
+        self._filter_task: Any = None
         self.take = self._enqueue
 
     def deliver(self, event: Event, epoch: str) -> None:
-        if event.excludes is not None and event.excludes == self.excluded_as:
+        if event.excluded_name is not None and event.excluded_name == self.excluded_as:
             self.skip(event, epoch, self.take)
         else:
             self.take((event, epoch))
@@ -276,8 +276,8 @@ class FilteredSubscription(Subscription):
             if isinstance(item, _Reply):
                 self.subscriber.put(item.text)
         self._queue.clear()
-        if self._filtering is not None:
-            self._filtering.cancel()
+        if self._filter_task is not None:
+            self._filter_task.cancel()
 
     @property
     def has_filter(self) -> bool:
@@ -287,31 +287,31 @@ class FilteredSubscription(Subscription):
         self._filter = filter or self._filter
 
     def answer(self, reply: str) -> None:
-        if self._hold is not None or self._filtering is None or self.state is State.LEFT:
+        if self._hold is not None or self._filter_task is None or self.state is State.LEFT:
             super().answer(reply)
         else:
             self._enqueue(_Reply(reply))
 
     def _enqueue(self, item: str | tuple[Event, str] | _Reply) -> None:
-        if type(item) is str and not self._queue and self._filtering is None:
+        if type(item) is str and not self._queue and self._filter_task is None:
             self.subscriber.put(item)
             return
         if len(self._queue) >= MAX_UNFILTERED:
             self.subscriber.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_UNFILTERED} events wait for its permissions")
             return
         self._queue.append(item)
-        if self._filtering is None:
+        if self._filter_task is None:
             self._started = self._loop.time()
             self._alarm.call_by(self._started + self._timeout)
-            self._filtering = self._tasks.start(self._filter_all)
+            self._filter_task = self._tasks.start(self._filter_all)
 
     def _check_deadline(self) -> None:
         """Cancels a filter that has taken too long."""
-        if self._filtering is None:
+        if self._filter_task is None:
             return
         if self._loop.time() - self._started >= self._timeout:
             self._timed_out = True
-            self._filtering.cancel()
+            self._filter_task.cancel()
             self._started = self._loop.time()  # a filter that ignores the cancellation is cancelled again
         self._alarm.call_by(self._started + self._timeout)
 
@@ -326,7 +326,7 @@ class FilteredSubscription(Subscription):
                 else:
                     await self._filter_one(*item)
         finally:
-            self._filtering = None
+            self._filter_task = None
 
     async def _call_filter(self, event: Event) -> str | None:
         """Calls the filter. Raises ``TimeoutError`` if it took too long."""
@@ -340,7 +340,7 @@ class FilteredSubscription(Subscription):
         finally:
             if self._timed_out:
                 self._timed_out = False
-                self._filtering.uncancel()
+                self._filter_task.uncancel()
 
     async def _filter_one(self, event: Event, epoch: str) -> None:
         try:
@@ -349,7 +349,7 @@ class FilteredSubscription(Subscription):
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 raise  # this task was cancelled; otherwise a call within the filter was, which is a failure like others
             # Nobody knows whether the subscriber may see the event, so they do not get it, and `$resync` tells them so.
-            if not isinstance(exc, NotKnown):
+            if not isinstance(exc, VisibilityUnknown):
                 logger.exception("the filter of a subscription to %r failed", self.route)
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
         send = _ignore if self.state is State.LEFT else self.subscriber.put

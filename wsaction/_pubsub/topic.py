@@ -1,7 +1,7 @@
 """A topic in this process: its position, its subscriptions, and what each message of the layer changes.
 
-Nothing here waits. Two rules always hold. The position changes only when the next event is applied, or when a page that
-the layer read is absorbed. When events may be missing (after a confirmation, a gap or another epoch), the topic is not
+Nothing here waits. Two rules always hold. The position changes only when the next event is applied, or a page that the
+layer read. When events may be missing (after a confirmation, a gap or another epoch), the topic is not
 *ready*, and the method returns True: the caller must have it reconciled, see `wsaction._pubsub.reconcile`.
 """
 
@@ -178,7 +178,7 @@ class Topic:
         elif event.offset > subscription.cursor:
             self.go_live(subscription)
 
-    def absorb(self, page: Page) -> None:
+    def apply_page(self, page: Page) -> None:
         """Applies a page that the layer read from the topic's position."""
         position = page.position
         if not self.has_position:
@@ -354,12 +354,12 @@ class Topic:
         plain, filtered = self._recipients
         count = 0
         for route, group in plain:
-            if event.excludes is not None:
+            if event.excluded_name is not None:
                 group = self._skip_excluded(group, event)
             if group:
-                self.fanout.send(self.queue, event.under(route), group)
+                self.fanout.send(self.queue, event.frame_for(route), group)
                 count += len(group)
-        if event.excludes is not None:
+        if event.excluded_name is not None:
             filtered = self._skip_excluded(filtered, event)
         if filtered:
             self.fanout.send(self.queue, (event, self.epoch), filtered)
@@ -376,10 +376,10 @@ class Topic:
 
     def _skip_excluded(self, subscriptions: Sequence[Subscription], event: Event) -> tuple[Subscription, ...]:
         """The subscriptions that are not excluded. The others skip the event."""
-        recipients = tuple(each for each in subscriptions if each.excluded_as != event.excludes)
+        recipients = tuple(each for each in subscriptions if each.excluded_as != event.excluded_name)
         if len(recipients) < len(subscriptions):
             for subscription in subscriptions:
-                if subscription.excluded_as == event.excludes:
+                if subscription.excluded_as == event.excluded_name:
                     subscription.skip(event, self.epoch, partial(self.send_to, subscription))
         return recipients
 

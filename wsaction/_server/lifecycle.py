@@ -12,7 +12,7 @@ from wsaction._connection.gates import AuthenticationGate, BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
 from wsaction._dispatch.session import Session
-from wsaction._events.reauthorization import may_connect
+from wsaction._events.reauthorization import check_connect_permissions
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
 from wsaction._handlers.route_table import Call, RouteTable
@@ -143,7 +143,7 @@ async def _open(
     if hooks.has("on_limit"):
         connection.on_limit = lambda limit, value: hooks.call("on_limit", consumer, limit, value)
     session = Session(view.table, runtime, scope, connection, consumer)
-    consumer.frame = session.no_frame()
+    consumer.frame = session.connection_frame()
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = BroadcastOrderGate(session) if is_grouped(session) else session
@@ -152,25 +152,25 @@ async def _open(
     gate: AuthenticationGate | None = None
     users = runtime.loop_state.users
     is_awaited = False
-    await users.listening()
+    await users.wait_until_listening()
     runtime.loop_state.is_serving = True
-    with users.arrival(session):  # so that disconnect_user() reaches a connection that is about to be accepted
+    with users.authenticating(session):  # so that disconnect_user() reaches a connection that is about to be accepted
         if runtime.authenticator is not None:
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
             is_awaited = state.awaited
-            arriving = partial(users.arrival, session)
-            refreshed = partial(recheck, session)
-            gate = AuthenticationGate(state, dispatcher, connection, arriving, refreshed, debug=runtime.debug)
+            authenticating = partial(users.authenticating, session)
+            recheck_user = partial(recheck, session)
+            gate = AuthenticationGate(state, dispatcher, connection, authenticating, recheck_user, debug=runtime.debug)
             dispatcher = gate
     if hooks.has("on_action"):
         dispatcher = HooksGate(dispatcher, session)
-    await may_connect(session)
+    await check_connect_permissions(session)
     if runtime.loop_state.draining:
         raise ShuttingDown
-    session.group = await join_group(session, hears=not is_awaited)
-    if session.revised:  # permissions may have changed since the first check
-        await may_connect(session)
-    with users.arrival(session):
+    session.group = await join_group(session, is_receiving=not is_awaited)
+    if session.was_rechecked:  # permissions may have changed since the first check
+        await check_connect_permissions(session)
+    with users.authenticating(session):
         await require(consumer, "connect")
     return consumer, dispatcher, gate
 
@@ -350,7 +350,7 @@ class HooksGate(Gate):
         call: Call | None = getattr(frame, "call", None)  # None for a malformed frame, `$auth` or an unknown route
         info = ActionInfo(
             consumer=self._session.consumer,
-            handler=None if call is None or not call.found else call.mounted.handler_class.__name__,
+            handler=None if call is None or not call.route_exists else call.mounted.handler_class.__name__,
             action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
             route=frame.route,
             request_id=frame.request_id,

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
 from wsaction._dispatch.middleware import ExceptionHandler, Middleware
-from wsaction._events.reauthorization import release
+from wsaction._events.reauthorization import end_subscription
 from wsaction._events.users import Users
 from wsaction._protocol.close_codes import SERVICE_RESTART
 from wsaction._protocol.frames import current_frame
@@ -77,7 +77,7 @@ class LoopState:
     def forget(self, session: "Session") -> None:
         """Ends all subscriptions of a closed connection and forgets its user."""
         for topic, route in tuple(session.grants):
-            release(session, topic, route)
+            end_subscription(session, topic, route)
         self.users.forget(session)
         if self.hub is not None:
             self.hub.leave_all(session.connection)

@@ -117,7 +117,7 @@ def is_live(place: Place) -> bool:
 
 def _snapshot(place: Place, schemas: Schemas) -> Schema:
     """Returns the schema of a snapshot: the result of ``list`` or ``retrieve``; any value if a method decides it."""
-    actions = {} if place.mounted.attribute("decides_snapshot") else _actions(place)
+    actions = {} if place.mounted.attribute("overrides_snapshot") else _actions(place)
     names = [name for name in SNAPSHOTS if name in actions]
     if len(names) == 2:
         key = place.mounted.attribute("lookup_url_kwarg") or place.mounted.attribute("lookup_field") or "pk"
@@ -136,7 +136,7 @@ def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
     events: Mapping[str, Any] = declared if isinstance(declared, Mapping) else {}
     if is_live(place) and place.mounted.attribute("queryset") is not None:
         model = place.mounted.attribute("serializer_class")
-        is_key_only = place.mounted.attribute("decides_serializer")
+        is_key_only = place.mounted.attribute("overrides_serializer")
         for name in ("created", "updated", "deleted"):
             if name in events or (model is None and name != "deleted"):
                 continue
@@ -206,7 +206,7 @@ def facts_of(name: str, plan: Plan, place: Place, limits: Limits) -> dict[str, A
 
 def _query(action: Action, mounted: MountedHandler) -> dict[str, list[str]]:
     """Returns the query parameters that ``list`` of a generic handler accepts; it refuses all others."""
-    if action.name != "list" or mounted.attribute("decides_query") is not False:
+    if action.name != "list" or mounted.attribute("overrides_query") is not False:
         return {}
     try:
         return {"query": list(mounted.instance().known_parameters())}
@@ -221,7 +221,7 @@ def permissions_of(action: Action | None, mounted: MountedHandler) -> Iterator[s
     """
     for handler in (*mounted.above, mounted):
         classes = handler.attribute("permission_classes")
-        if handler.handler_class.decides_permissions:
+        if handler.handler_class.overrides_permissions:
             yield f"{handler.handler_class.__name__}.get_permissions()"
             continue
         if handler is mounted and action is not None and action.options.permission_classes is not None:

@@ -161,7 +161,7 @@ def _unknown_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> I
             if (policy := _policy(value)) is not None:
                 is_own = name.isupper() or name.endswith((f"_{policy}s", f"_{policy}_classes"))
                 is_used = any(value is used for used in _action_policies(actions))
-                if not (is_own or is_used or getattr(cls, f"decides_{policy}s")):
+                if not (is_own or is_used or getattr(cls, f"overrides_{policy}s")):
                     msg = f"{base.__name__}.{name} holds {policy}s, but nothing reads it"
                     yield Finding("error", "unused_policy", place, msg, f"rename it to {policy}_classes")
             elif name in ("middleware", "hooks", "layer"):
@@ -205,7 +205,7 @@ def _unused_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> It
             yield Finding("warning", "no_subscribe", place, msg, "add SubscribeMixin as its first base class")
         backends = mounted.attribute("filter_backends") or ()
         classes = {backend if isinstance(backend, type) else type(backend) for backend in backends}
-        if classes - {*_FILTER_ATTRIBUTES.values()} or getattr(cls, "decides_query", True):
+        if classes - {*_FILTER_ATTRIBUTES.values()} or getattr(cls, "overrides_query", True):
             continue  # the application's own backends and methods may read anything
         for name, reader in _FILTER_ATTRIBUTES.items():
             if mounted.attribute(name) and reader not in classes:
@@ -268,7 +268,12 @@ def _open_broadcasts(app: WSAction) -> Iterator[Finding]:
         permissions = table.root.no_such_action.permissions
         if permissions is None or permissions.on_connect is not None:
             continue
-        plans = [plan for mounted in table.mounted for plan in mounted.plans.values() if plan.action and plan.asked]
+        plans = [
+            plan
+            for mounted in table.mounted
+            for plan in mounted.plans.values()
+            if plan.action and plan.permission_checks
+        ]
         names = [str(plan.name) for plan in plans if plan.action.options.mode == "broadcast"]
         if names:
             consumer = table.root.handler_class.__name__

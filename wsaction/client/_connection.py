@@ -101,7 +101,7 @@ class Connection:
         self._unconfirmed = 0
         for request in requests.values():
             if request.receiver is not None:
-                request.receiver.on_lost(exc.again())
+                request.receiver.on_lost(exc._copy())
 
     def abort(self) -> None:
         """Drops the connection at once."""
@@ -116,7 +116,7 @@ class Connection:
     def ask(self, action: str, route: str, keys: Mapping[str, Any], receiver: ReplyReceiver) -> Request:
         """Sends a request out of turn: the `Pacer` does not bound it. Raises `ConnectionLost`."""
         if self._lost is not None:
-            raise self._lost.again()
+            raise self._lost._copy()
         request = Request(action, route, keys, receiver)
         self.put(request)
         return request

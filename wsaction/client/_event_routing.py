@@ -31,19 +31,19 @@ class Events:
     async def __anext__(self) -> Event | Resync:
         return await self._buffer.get()
 
-    def told(self, event: Event, size: int) -> None:
+    def _on_event(self, event: Event, size: int) -> None:
         """Delivers an event."""
         if self._buffer and self._buffer.size + size > self._max_size:
-            self.miss()
+            self._on_loss()
         else:
             self._buffer.put(event, size)
 
-    def miss(self) -> None:
+    def _on_loss(self) -> None:
         """Records that events were lost here."""
         if not isinstance(self._buffer.last, Resync):
             self._buffer.put(Resync(), 0)
 
-    def end(self, exc: Exception | None) -> None:
+    def _end(self, exc: Exception | None) -> None:
         """Ends the iteration, with ``exc`` if given."""
         self._buffer.end(exc)
 
@@ -66,7 +66,7 @@ class EventRouter:
         listener = Events(buffer)
         self._listeners.add(listener)
         if self._end is not None:
-            listener.end(_again(*self._end))
+            listener._end(_copy_of(*self._end))
         return listener
 
     # ------------------------------------------------------------------------------------------------ subscriptions
@@ -98,7 +98,7 @@ class EventRouter:
             route.deliver(event, size)
         else:
             for listener in tuple(self._listeners):
-                listener.told(event, size)
+                listener._on_event(event, size)
 
     def on_connected(self, connection: Connection) -> None:
         """Subscribes all routes again. Events without a subscription may have been lost since the disconnect."""
@@ -106,7 +106,7 @@ class EventRouter:
             route.request_pending(connection)
         if self._was_disconnected:
             for listener in tuple(self._listeners):
-                listener.miss()
+                listener._on_loss()
 
     def on_disconnected(self) -> None:
         """Marks all subscriptions as pending until the next connection."""
@@ -118,11 +118,11 @@ class EventRouter:
         """Ends all subscriptions and iterators: with ``failure``, or normally if the application closed the client."""
         self._end = (failure,)
         for route in tuple(self._routes.values()):
-            route.end(lambda: _again(failure))
+            route.end(lambda: _copy_of(failure))
         self._routes.clear()
         for listener in tuple(self._listeners):
-            listener.end(_again(failure))
+            listener._end(_copy_of(failure))
 
 
-def _again(failure: ConnectionFailed | None) -> ConnectionFailed | None:
-    return None if failure is None else failure.again()
+def _copy_of(failure: ConnectionFailed | None) -> ConnectionFailed | None:
+    return None if failure is None else failure._copy()

@@ -188,11 +188,11 @@ class Pacer:
         for _, request in sorted(queue):
             if not request.is_withdrawn:
                 request.is_withdrawn = True
-                request.fail(failure.again())
+                request.fail(failure._copy())
         self._sends = 0
         for flush in self._flushes:
             if not flush.done():
-                flush.set_exception(failure.again())
+                flush.set_exception(failure._copy())
 
     def retry(self, request: Request, reply: Reply) -> None:
         """Queues a request again that the server refused without running it.
@@ -233,7 +233,7 @@ class Pacer:
         self._sends -= len(requests)
         for flush in self._flushes:
             if not flush.done():
-                flush.set_exception(exc.again())
+                flush.set_exception(exc._copy())
 
     def _resume(self) -> None:
         if self._retry_timer is not None:

@@ -70,7 +70,7 @@ class ConnectionManager:
     def check(self) -> None:
         """Raises `ConnectionFailed` if there will be no connection, and ``RuntimeError`` before `open`."""
         if self._failure is not None:
-            raise self._failure.again()
+            raise self._failure._copy()
         if self._runner is None:
             raise RuntimeError("the client is not connected; use it in `async with connect(...) as client:`")
 

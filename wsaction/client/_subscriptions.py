@@ -71,41 +71,41 @@ class Subscription:
         self._router = router
         self._backoff = backoff
         self._max_size = buffer
-        self.asked_route = route
-        self.wants_snapshot = snapshot
-        self.timeout = timeout
-        self.position = self.received = since
+        self._requested_route = route
+        self._wants_snapshot = snapshot
+        self._timeout = timeout
+        self.position = self._received = since
         self.recovered: bool | None = None
         self.snapshot: Any = None
         self.state: SubscriptionState = "joining"
         self._watchers: list[Callable[[SubscriptionState], None]] = []
-        self.shared: SharedRoute | None = None
+        self._shared_route: SharedRoute | None = None
         self._buffer: Buffer[_QueuedItem] = Buffer()
-        self.is_behind = False  # the buffer is full: drops events, and requests them again later
-        self.is_lost = False  # events were lost, for which the next reply brings a snapshot
+        self._is_behind = False  # the buffer is full: drops events, and requests them again later
+        self._is_lost = False  # events were lost, for which the next reply brings a snapshot
         self._entered: asyncio.Future[None] | None = None
 
     @property
     def route(self) -> str:
         """The canonical route, as in its events."""
-        return self.asked_route.partition("?")[0] if self.shared is None else self.shared.name
+        return self._requested_route.partition("?")[0] if self._shared_route is None else self._shared_route.name
 
     # ------------------------------------------------------------------------------------------------ lifecycle
     async def __aenter__(self) -> "Subscription":
         if self._entered is not None:
             raise RuntimeError(f"this subscription to {self.route!r} was entered before; create a new one")
         self._entered = asyncio.get_running_loop().create_future()
-        self.shared = self._router.shared_route(self.route, self._backoff)
-        self.shared.add(self)
+        self._shared_route = self._router.shared_route(self.route, self._backoff)
+        self._shared_route.add(self)
         try:
-            async with asyncio.timeout(self.timeout) as deadline:
+            async with asyncio.timeout(self._timeout) as deadline:
                 await self._manager.connected()
-                self.shared.request_pending(self._manager.connection)
+                self._shared_route.request_pending(self._manager.connection)
                 await self._entered
         except BaseException:
             self.close()
             if deadline.expired():
-                raise CallTimeout(f"subscribe {self.asked_route}", self.timeout) from None
+                raise CallTimeout(f"subscribe {self._requested_route}", self._timeout) from None
             raise
         return self
 
@@ -119,8 +119,8 @@ class Subscription:
         self._buffer.end()
         self._buffer.clear()
         self._set_state("closed")
-        if self.shared is not None:
-            self.shared.leave(self)
+        if self._shared_route is not None:
+            self._shared_route.leave(self)
 
     def __aiter__(self) -> "Subscription":
         return self
@@ -128,13 +128,13 @@ class Subscription:
     async def __anext__(self) -> Event | Resync:
         if self._entered is None:  # it would wait for ever
             raise RuntimeError(
-                f"this subscription to {self.asked_route!r} was not entered; enter it: "
-                f"async with client.subscribe({self.asked_route!r}) as subscription"
+                f"this subscription to {self._requested_route!r} was not entered; enter it: "
+                f"async with client.subscribe({self._requested_route!r}) as subscription"
             )
         queued = await self._buffer.get()
         self.position = queued.position
-        if self.is_behind and not self._buffer and self.shared is not None:
-            self.shared.request_pending(self._manager.connection)
+        if self._is_behind and not self._buffer and self._shared_route is not None:
+            self._shared_route.request_pending(self._manager.connection)
         return queued.item
 
     def on_state(self, watcher: Callable[[SubscriptionState], None]) -> Callable[[], None]:
@@ -150,20 +150,20 @@ class Subscription:
             try:
                 watcher(state)
             except Exception:  # a watcher must not break the subscription
-                logger.exception("on_state(%r) of %s failed", state, self.asked_route)
+                logger.exception("on_state(%r) of %s failed", state, self._requested_route)
 
     # ------------------------------------------------------------------------------------------------ for its route
     @property
-    def has_entered(self) -> bool:
+    def _has_entered(self) -> bool:
         """Whether the server has answered once."""
         return self._entered is not None and self._entered.done()
 
     @property
-    def is_drained(self) -> bool:
+    def _is_drained(self) -> bool:
         """Whether no item waits for the consumer."""
         return not self._buffer
 
-    def end(self, exc: Exception | None = None) -> None:
+    def _end(self, exc: Exception | None = None) -> None:
         """Ends the iteration: with ``exc``, or normally if the client is closed."""
         self._buffer.end(exc)
         self._set_state("closed")
@@ -171,20 +171,20 @@ class Subscription:
             self._entered.set_exception(exc or ClientError("the client is closed"))
             self._entered.exception()  # mark it as retrieved: the entering task may be gone
 
-    def cut(self) -> None:
+    def _on_disconnected(self) -> None:
         """Records that the connection was lost. Waiting items stay."""
-        if self.has_entered:
+        if self._has_entered:
             self._set_state("recovering")
 
-    def joined(self, position: Position, recovered: bool | None, snapshot: Any, size: int) -> None:
+    def _on_subscribed(self, position: Position, recovered: bool | None, snapshot: Any, size: int) -> None:
         """Handles the server's reply: all events after ``position`` will arrive."""
-        since = self.received
-        lost = self.is_lost or (since is not None and not recovered)
-        self.is_lost = False
-        self.is_behind = False
+        since = self._received
+        lost = self._is_lost or (since is not None and not recovered)
+        self._is_lost = False
+        self._is_behind = False
         if since is not None and not lost:  # the recovered events follow; it may have some of them
             position = Position(position.epoch, max(position.offset, since.offset))
-        self.received = position
+        self._received = position
         if lost:
             self._put_resync(Resync(position, snapshot), size)
         else:
@@ -195,32 +195,32 @@ class Subscription:
             self._entered.set_result(None)
         self._set_state("live")
 
-    def told(self, event: Event, size: int) -> None:
+    def _on_event(self, event: Event, size: int) -> None:
         """Delivers an event of its route."""
-        if self.is_behind:
+        if self._is_behind:
             return
         if self._buffer and self._buffer.size + size > self._max_size:
-            self.is_behind = True
+            self._is_behind = True
             self._set_state("recovering")
         elif event.offset is None:
-            self._buffer.put(_QueuedItem(event, self.received), size)
-        elif self.received is None or event.offset > self.received.offset:  # drops duplicates
-            self.received = Position(self.received.epoch if self.received else "", event.offset)
-            self._buffer.put(_QueuedItem(event, self.received), size)
+            self._buffer.put(_QueuedItem(event, self._received), size)
+        elif self._received is None or event.offset > self._received.offset:  # drops duplicates
+            self._received = Position(self._received.epoch if self._received else "", event.offset)
+            self._buffer.put(_QueuedItem(event, self._received), size)
 
-    def moved(self, position: Position) -> None:
+    def _on_position(self, position: Position) -> None:
         """Moves the position without an event."""
-        if not self.is_behind:
-            self.received = position
+        if not self._is_behind:
+            self._received = position
             self._set_position(position)
 
-    def missed(self, position: Position) -> None:
+    def _on_resync(self, position: Position) -> None:
         """Records that events were lost."""
-        if self.wants_snapshot:  # later events are in the next snapshot or arrive after it
-            self.is_lost = True
+        if self._wants_snapshot:  # later events are in the next snapshot or arrive after it
+            self._is_lost = True
             self._set_state("recovering")
-        elif not self.is_behind:
-            self.received = position
+        elif not self._is_behind:
+            self._received = position
             self._put_resync(Resync(position), size=1)
 
     def _put_resync(self, item: Resync, size: int) -> None:
@@ -307,7 +307,7 @@ class SharedRoute:
     def merge(self, other: "SharedRoute") -> None:
         """Takes over the subscriptions of ``other``, which turned out to be the same route."""
         for subscription in other._subscriptions:
-            subscription.shared = self
+            subscription._shared_route = self
             self._pending[subscription] = None
         self._subscribed_as = self._subscribed_as or other._subscribed_as
         other._live.clear()
@@ -321,7 +321,7 @@ class SharedRoute:
     def request_pending(self, connection: Connection | None) -> None:
         """Sends ``subscribe`` for pending subscriptions, unless a request or a retry is under way."""
         for subscription in [*self._live]:
-            if subscription.is_lost or (subscription.is_behind and subscription.is_drained):
+            if subscription._is_lost or (subscription._is_behind and subscription._is_drained):
                 self._move_to_pending(subscription)
         if connection is None or self._request is not None or self._retry is not None:
             return
@@ -337,26 +337,26 @@ class SharedRoute:
 
     def _try_join_locally(self, subscription: Subscription) -> bool:
         """Joins a subscription without a request if it needs only the events of a live one. Returns whether it did."""
-        positions = [live.received for live in self._live if not live.is_behind and live.received is not None]
+        positions = [live._received for live in self._live if not live._is_behind and live._received is not None]
         received = max(positions, key=lambda position: position.offset, default=None)
-        if received is None or subscription.wants_snapshot or subscription.has_entered:
+        if received is None or subscription._wants_snapshot or subscription._has_entered:
             return False
-        if subscription.received not in (None, received):
+        if subscription._received not in (None, received):
             return False
         self._pending.pop(subscription)
         self._live[subscription] = None
-        subscription.joined(received, None if subscription.received is None else True, None, 1)
+        subscription._on_subscribed(received, None if subscription._received is None else True, None, 1)
         return True
 
     def _send_subscribe(self, connection: Connection, first: Subscription) -> None:
         """Sends ``subscribe`` for the first subscription and for all others that the same reply can serve."""
-        since, route_text = self._since(first), first.asked_route
+        since, route_text = self._since(first), first._requested_route
         if since is None:
             subscriptions = [
                 pending
                 for pending in self._pending
                 if self._since(pending) is None
-                and (not pending.wants_snapshot or (first.wants_snapshot and pending.asked_route == route_text))
+                and (not pending._wants_snapshot or (first._wants_snapshot and pending._requested_route == route_text))
             ]
         else:  # the earliest position serves all of the same epoch
             positions = {
@@ -366,21 +366,23 @@ class SharedRoute:
             }
             subscriptions = [*positions]
             since = min(positions.values(), key=lambda position: position.offset)
-            with_snapshot = next((subscription for subscription in subscriptions if subscription.wants_snapshot), first)
-            route_text = with_snapshot.asked_route
-        wants_snapshot = any(subscription.wants_snapshot for subscription in subscriptions)
+            with_snapshot = next(
+                (subscription for subscription in subscriptions if subscription._wants_snapshot), first
+            )
+            route_text = with_snapshot._requested_route
+        wants_snapshot = any(subscription._wants_snapshot for subscription in subscriptions)
         keys: dict[str, Any] = {"snapshot": True} if wants_snapshot else {}
         if since is not None:
             keys["since"] = {"epoch": since.epoch, "offset": since.offset}
         self._request = _SubscribeRequest(self, route_text, wants_snapshot, subscriptions)
         self._subscribed_as = route_text
-        timeout = min(subscription.timeout for subscription in subscriptions)
+        timeout = min(subscription._timeout for subscription in subscriptions)
         self._timer = asyncio.get_running_loop().call_later(timeout, self._on_timeout)
         connection.ask("subscribe", route_text, keys, self._request)
 
     @staticmethod
     def _since(subscription: Subscription) -> Position | None:
-        return None if subscription.is_lost else subscription.received
+        return None if subscription._is_lost else subscription._received
 
     def _on_timeout(self) -> None:
         """Sends the request again if there is no reply in time."""
@@ -396,7 +398,7 @@ class SharedRoute:
         for subscription in [*self._live]:
             self._move_to_pending(subscription)
         for subscription in self._pending:
-            subscription.cut()
+            subscription._on_disconnected()
         if not self._pending:
             self._router.remove(self)
 
@@ -404,7 +406,7 @@ class SharedRoute:
         """Ends all subscriptions, each with its own exception."""
         self._cancel_timers()
         for subscription in self._subscriptions:
-            subscription.end(exc_for())
+            subscription._end(exc_for())
         self._live.clear()
         self._pending.clear()
 
@@ -431,7 +433,7 @@ class SharedRoute:
             position = position_in(reply.data)
         except UnexpectedReply as exc:
             for subscription in request.subscriptions:
-                subscription.end(exc)
+                subscription._end(exc)
                 self.leave(subscription)
             return
         self._apply_name(reply)._on_subscribed(position, reply, request)
@@ -444,25 +446,25 @@ class SharedRoute:
     def _on_subscribed(self, position: Position, reply: Reply, request: "_SubscribeRequest") -> None:
         recovered, snapshot = reply.data.get("recovered"), reply.data.get("snapshot")
         for subscription in [*self._live]:
-            if subscription in request.subscriptions or subscription.is_behind:
+            if subscription in request.subscriptions or subscription._is_behind:
                 continue
-            received = subscription.received
+            received = subscription._received
             if received is None or received.epoch != position.epoch or received.offset < position.offset:
                 self._move_to_pending(subscription)  # events between its position and the reply's may be missing
         for subscription in request.subscriptions:
             if subscription not in self._pending:
                 continue  # it has left meanwhile
             since = self._since(subscription)
-            needs_snapshot = subscription.wants_snapshot and (since is None or not recovered)
-            if needs_snapshot and (not request.wants_snapshot or subscription.asked_route != request.route_text):
-                subscription.is_lost = subscription.is_lost or since is not None
+            needs_snapshot = subscription._wants_snapshot and (since is None or not recovered)
+            if needs_snapshot and (not request.wants_snapshot or subscription._requested_route != request.route_text):
+                subscription._is_lost = subscription._is_lost or since is not None
                 continue  # the reply has no snapshot for its query: it is served next
             self._pending.pop(subscription)
             self._live[subscription] = None
-            subscription.joined(
+            subscription._on_subscribed(
                 position,
                 None if since is None else bool(recovered),
-                snapshot if subscription.wants_snapshot else None,
+                snapshot if subscription._wants_snapshot else None,
                 reply.size,
             )
         self.request_pending(self._manager.connection)
@@ -476,7 +478,7 @@ class SharedRoute:
         is_full = isinstance(error, Unavailable) and error.ctx.get("limit") in QUEUE_BOUNDS
         may_pass = isinstance(error, (Unavailable, Throttled))
         for subscription in request.subscriptions:
-            if not (is_full or (may_pass and subscription.has_entered)):
+            if not (is_full or (may_pass and subscription._has_entered)):
                 self._drop(subscription, action_error(error.status, error.errors, error.action, error.route))
         if may_pass and self._pending:
             wait = self._backoff.seconds() + ((error.retry_after or 0) if isinstance(error, Throttled) else 0)
@@ -493,7 +495,7 @@ class SharedRoute:
         if subscription in self._pending or subscription in self._live:
             self._pending.pop(subscription, None)
             self._live.pop(subscription, None)
-            subscription.end(exc)
+            subscription._end(exc)
         if not self._live:
             self._subscribed_as = ""
         if not self._live and not self._pending:
@@ -509,12 +511,12 @@ class SharedRoute:
                 self._subscribed_as = ""
                 self._cancel_timers()
                 for subscription in self._subscriptions:
-                    self._drop(subscription, PermissionDenied(403, [error], "subscribe", subscription.asked_route))
+                    self._drop(subscription, PermissionDenied(403, [error], "subscribe", subscription._requested_route))
         elif event.event in ("$position", "$resync"):
             self._on_position_event(event)
         else:
             for subscription in [*self._live]:
-                subscription.told(event, size)
+                subscription._on_event(event, size)
 
     def _on_position_event(self, event: Event) -> None:
         try:
@@ -524,9 +526,9 @@ class SharedRoute:
             return
         for subscription in [*self._live]:
             if event.event == "$position":
-                subscription.moved(position)
+                subscription._on_position(position)
             else:
-                subscription.missed(position)
+                subscription._on_resync(position)
         self.request_pending(self._manager.connection)
 
 

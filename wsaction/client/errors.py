@@ -69,11 +69,11 @@ class ConnectionFailed(ClientError):
         self.code = code
         self.is_final = is_final
 
-    def again(self) -> "ConnectionFailed":
+    def _copy(self) -> "ConnectionFailed":
         """Returns a copy to raise, since several callers may get the same failure."""
-        again = type(self)(str(self), status=self.status, code=self.code, is_final=self.is_final)
-        again.__cause__ = self
-        return again
+        copied = type(self)(str(self), status=self.status, code=self.code, is_final=self.is_final)
+        copied.__cause__ = self
+        return copied
 
 
 class ConnectionLost(ClientError):
@@ -95,11 +95,11 @@ class ConnectionLost(ClientError):
             return f"the server refused the connection, or closed it before its first answer ({close})"
         return f"the connection was lost ({close}); requests in flight may have run"
 
-    def again(self) -> "ConnectionLost":
+    def _copy(self) -> "ConnectionLost":
         """Returns a copy to raise, since several callers may get the same failure."""
-        again = type(self)(self.code, self.reason)
-        again.refused = self.refused
-        return again
+        copied = type(self)(self.code, self.reason)
+        copied.refused = self.refused
+        return copied
 
 
 class CallTimeout(ClientError, TimeoutError):

@@ -106,11 +106,11 @@ class DialectConnection(Connection):
         self._lanes.unique_ids = False
         self.outbox = DialectOutbox(conversation, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
 
-    def subscribed(self, route: str, frame: Frame) -> None:
+    def on_subscribed(self, route: str, frame: Frame) -> None:
         """Tells the dialect that an action other than ``subscribe`` has subscribed."""
         self._conversation.subscribed(route, frame, self.limits.max_subscriptions)
 
-    def unsubscribed(self, route: str) -> None:
+    def on_unsubscribed(self, route: str) -> None:
         """Tells the dialect that a subscription has ended."""
         self._conversation.unsubscribed(route)
 
