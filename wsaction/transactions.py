@@ -103,13 +103,24 @@ class UnitOfWork:
     are rolled back. If some are committed, the outcome of the unit is unknown, as if an answer was lost.
     """
 
-    __slots__ = ("_before_commit", "_callbacks", "_pending", "_resources", "closed", "depth", "ends_in_block", "failed")
+    __slots__ = (
+        "_before_commit",
+        "_callback_unit",
+        "_callbacks",
+        "_is_in_doubt",
+        "_resources",
+        "closed",
+        "depth",
+        "ends_in_block",
+        "failed",
+    )
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
         self._before_commit: list[Callable[[], Awaitable[None]]] = []
         self._callbacks: list[tuple[Callback, Callback | None]] = []  # of `around_commit` first
-        self._pending: deque[Callback] | None = None  # those yet to be called, while `_call_all` runs
+        self._callback_unit: UnitOfWork | None = None  # that of the callback that is being called
+        self._is_in_doubt = False  # whether the outcome of the commit is unknown
         self.closed = False  # since it begins to end: work that asks for a unit is outside of it from then on
         self.depth = 0  # of nested `unit_of_work` blocks
         self.ends_in_block = False  # whether such a block ends it, and not the end of its action
@@ -139,11 +150,12 @@ class UnitOfWork:
         changes nothing.
 
         If the unit is rolled back, or the savepoint in which the callback was registered, it is not called. If the
-        outcome of the commit is unknown, ``if_unknown`` is called instead. Raises ``RuntimeError`` once the unit has
-        ended.
+        outcome of the commit is unknown, ``if_unknown`` is called instead. A callback may register others: the one of
+        the two that fits the outcome is called right after it. Raises ``RuntimeError`` once the unit has ended.
         """
-        if self._pending is not None:  # called by another callback
-            self._pending.append(callback)
+        if self._callback_unit is not None:  # called by another callback
+            if (chosen := if_unknown if self._is_in_doubt else callback) is not None:
+                self._callback_unit.on_commit(chosen)
             return
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
@@ -246,21 +258,25 @@ class UnitOfWork:
         await self._call_all([callback for callback, _ in self._callbacks])
 
     async def _call_all(self, callbacks: list[Callback]) -> None:
-        """Calls callbacks. Those that a callback adds run right after it, because the next one may take long."""
-        self._pending = deque(callbacks)
-        token = _calling_unit.set((self, asyncio.current_task()))
-        try:
-            while self._pending:
-                callback, later = self._pending.popleft(), self._pending
-                self._pending = deque()
-                await _call(callback)
-                self._pending.extend(later)
-        finally:
-            self._pending = None
-            _calling_unit.reset(token)
+        """Calls callbacks. Those that a callback adds run right after it, because the next one may take long.
+
+        What a callback publishes is among them, whatever became of this unit: it waits for the callback's own unit.
+        """
+        pending = deque(callbacks)
+        while pending:
+            self._callback_unit = unit = UnitOfWork()
+            token = _calling_unit.set((unit, asyncio.current_task()))
+            try:
+                await _call(pending.popleft())
+            finally:
+                _calling_unit.reset(token)
+                self._callback_unit = None
+                unit.closed = True
+            pending.extendleft(callback for callback, _ in reversed(unit._callbacks))
 
     async def _outcome_unknown(self, exc: BaseException) -> None:
         """Calls the ``if_unknown`` callbacks and raises `OutcomeUnknown` for an error of a commit."""
+        self._is_in_doubt = True
         logger.error("the outcome of a unit of work is unknown: it may be committed, or a part of it", exc_info=exc)
         await self._call_all([callback for _, callback in self._callbacks if callback is not None])
         if isinstance(exc, Exception | asyncio.CancelledError):
@@ -316,7 +332,7 @@ _block_unit: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.un
 """The unit of a block outside of a frame, or of `UnitOfWork.include`, and its task. A task that is started there
 inherits this variable but is outside of the unit, so the task is compared."""
 _calling_unit: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NO_UNIT)
-"""The unit whose callbacks are being called, and the task that calls them."""
+"""The unit of the callback that is being called, and the task that calls it."""
 
 
 def _runs_in(owner: Any) -> bool:
@@ -368,8 +384,8 @@ def own_unit() -> UnitOfWork | None:
 
 
 def unit_to_wait_for() -> UnitOfWork | None:
-    """The unit that an event published now waits for: the open one, or the one whose callback is running. Once
-    it has ended, no caller is left who could publish the event again."""
+    """The unit that an event published now waits for: the open one, or that of the callback that is running. Once
+    the callback has ended, no caller is left who could publish the event again."""
     if (unit := current_unit()) is not None:
         return unit
     unit, owner = _calling_unit.get()

@@ -1,6 +1,7 @@
 """`wsaction.querysets._memory_table`: keys, unique fields, and drafts that are stored when their unit commits."""
 
 import asyncio
+import contextlib
 import datetime
 import enum
 import uuid
@@ -8,7 +9,16 @@ from contextvars import Context
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.querysets import FieldError, MemoryQuerySet
@@ -366,3 +376,47 @@ async def test_a_changed_row_keeps_its_subclass() -> None:
         documents.object_of({"id": 1}, "Invoice")
     with pytest.raises(AttributeError):
         documents.object_of({"id": 1, "title": "a"}, kind).readers  # noqa: B018  # its default is not what it had
+
+
+class Entry(BaseModel):
+    id: int
+    note: str = ""
+    seen: Any = None
+    day: datetime.date | None = None
+
+
+class LongEntry(Entry):
+    size: int = 0
+
+
+@pytest.mark.parametrize("kind", [Entry, LongEntry])
+async def test_an_updated_row_of_any_class_shares_nothing_with_the_values(kind: type[Entry]) -> None:
+    entries = MemoryQuerySet(Entry, rows=[kind(id=1)])
+    for in_a_unit in (False, True):
+        seen: dict[str, list[int]] = {"by": []}
+        async with unit_of_work() if in_a_unit else contextlib.nullcontext():
+            changed = await entries.update(await entries.get(pk=1), {"seen": seen})
+            seen["by"].append(1)
+            changed.seen["by"].append(2)
+        assert (await entries.get(pk=1)).seen == {"by": []}
+
+
+@pytest.mark.parametrize("kind", [Entry, LongEntry])
+async def test_values_of_other_types_are_stored_in_a_row_of_any_class(kind: type[Entry]) -> None:
+    entries = MemoryQuerySet(Entry, rows=[kind(id=1)])
+    changed = await entries.update(await entries.get(pk=1), {"note": datetime.date(2026, 12, 1)})
+    assert changed == kind(id=1, note="2026-12-01")
+
+
+async def test_private_and_extra_values_of_a_row_are_not_shared() -> None:
+    class Open(BaseModel, extra="allow"):
+        id: int
+        _log: list[int] = PrivateAttr(default_factory=list)
+
+    first = Open(id=1, tags=["kept"])  # type: ignore[call-arg]  # it takes any
+    first._log.append(1)
+    rows: Any = MemoryQuerySet(Open, rows=[first])
+    for lent in (first, await rows.get(pk=1), await rows.update(first, {"id": 1}), (await rows[:1].fetch())[0]):
+        lent._log.append(2)
+        (lent.model_extra or {}).get("tags", []).append("lost")
+    assert ((await rows.get(pk=1)).tags, (await rows.get(pk=1))._log) == (["kept"], [1])

@@ -18,7 +18,7 @@ from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dependencies import Depends
-from wsaction.exceptions import Conflict
+from wsaction.exceptions import Conflict, OutcomeUnknown
 from wsaction.hooks import ActionInfo, Hooks
 from wsaction.limits import Limits
 from wsaction.querysets import MemoryQuerySet
@@ -854,6 +854,45 @@ async def test_failed_callbacks_are_logged_and_the_others_run(caplog: pytest.Log
                 unit.on_commit(callback)
     assert told == ["later"]
     assert caplog.text.count("which was called after a commit") == 3
+
+
+@pytest.mark.parametrize("outcome", ["committed", "unknown"])
+async def test_callbacks_of_callbacks_follow_the_outcome(outcome: str) -> None:
+    class Commit:
+        instant = True
+
+        async def prepare(self) -> None: ...
+
+        async def commit(self) -> bool:
+            if outcome == "unknown":
+                raise OutcomeUnknown
+            return True
+
+        async def rollback(self) -> None: ...
+
+    called: list[str] = []
+
+    def follow(unit: UnitOfWork, name: str, then: Any = lambda: None) -> None:
+        def call(said: str) -> None:
+            called.append(f"{name} {said}")
+            then()
+
+        unit.on_commit(lambda: call("committed"), if_unknown=lambda: call("unknown"))
+
+    with pytest.raises(OutcomeUnknown) if outcome == "unknown" else contextlib.nullcontext():
+        async with unit_of_work() as unit:
+            unit.resource(1, Commit)
+
+            def add() -> None:
+                follow(unit, "second", lambda: follow(unit, "third"))
+                unit.on_commit(lambda: called.append("fourth committed"))
+
+            follow(unit, "first", add)
+            follow(unit, "last")
+    names = ["first", "second", "third", "fourth", "last"]
+    assert called == [f"{name} {outcome}" for name in names if (name, outcome) != ("fourth", "unknown")]
+    with pytest.raises(RuntimeError, match="has ended"):
+        unit.on_commit(print)
 
 
 async def test_outside_of_frames_each_operation_is_a_unit() -> None:

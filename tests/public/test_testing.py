@@ -894,10 +894,11 @@ async def test_a_communicator_refuses_other_messages() -> None:
         await communicator.receive_json_from()
     with pytest.raises(UnexpectedFrame, match=r"expected a frame, got .*websocket\.close"):
         await communicator.receive_from()
-    with pytest.raises(ValueError, match="got neither"):
+    with pytest.raises(ValueError, match="got neither; for an empty frame pass '' or b''"):
         await communicator.send_to()
-    with pytest.raises(ValueError, match="got both"):
-        await communicator.send_to("a", b"b")
+    for text_data, bytes_data in (("a", b"b"), ("", b"b"), ("a", b""), ("", b"")):
+        with pytest.raises(ValueError, match="got both; send each in a frame of its own"):
+            await communicator.send_to(text_data, bytes_data)
     await communicator.disconnect()
 
 

@@ -723,6 +723,48 @@ async def test_a_custom_list_gets_full_events_of_retrievable_objects() -> None:
         assert (await ws.event("updated"))["data"] == {"id": 1, "title": "new"}
 
 
+class Author(BaseModel):
+    name: str
+
+
+class Poem(BaseModel):
+    id: int
+    title: str
+    slug: str | None = None
+    author: Author = Author(name="ada")
+
+
+@pytest.mark.parametrize("members", [{}, {"list": keys}, {"list": None}], ids=["list", "own list", "no list"])
+@pytest.mark.parametrize(
+    ("lookup", "slug", "event"),
+    [("slug", "a", "updated"), ("pk", None, "updated"), ("slug", None, "$resync"), ("author__name", "a", "$resync")],
+)
+async def test_a_get_object_is_not_asked_for_a_key_that_the_event_lacks(
+    lookup: str, slug: str | None, event: str, members: dict[str, Any]
+) -> None:
+    asked = []
+
+    class Poems(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Poem, rows=[Poem(id=1, title="old", slug=slug)])
+        serializer_class = Poem
+        lookup_field = lookup
+
+        async def get_object(self) -> Any:
+            asked.append(key := self.kwargs[lookup])
+            if key is None:
+                raise NotFound
+            return await self.get_queryset().get(**{lookup: key})
+
+    kind = type("Poems", (Poems,), {**members, "change": change})
+    routes = [path("poems/", kind.as_aaah()), path(f"poems/<str:{lookup}>/", kind.as_aaah())]
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": routes})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        assert (await ws.call("subscribe", "poems/"))["status"] == 200
+        assert (await ws.call("change", "poems/"))["status"] == 200
+        assert (await ws.event())["event"] == event
+    assert all(key in ("a", 1) for key in asked)
+
+
 def _notes(members: dict[str, Any], **above: Any) -> WSAction:
     members = {
         "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),

@@ -12,6 +12,7 @@ from tests.pubsub.test_subscriptions import Board, Declared, FailingLayer, Root,
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.exceptions import OutcomeUnknown
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.querysets import MemoryQuerySet
@@ -233,6 +234,43 @@ async def test_each_on_commit_callback_publishes_before_the_next_runs() -> None:
         go_on.set()
         assert (await ws.event("told"))["data"] == 3
         await work
+
+
+@pytest.mark.parametrize("way", ["publish", "perform_create", "push_user"])
+async def test_what_an_if_unknown_callback_publishes_is_published(way: str) -> None:
+    """Its outcome is its own, although that of the unit is unknown."""
+
+    class UnknownCommit:
+        instant = True
+
+        async def prepare(self) -> None: ...
+
+        async def commit(self) -> bool:
+            raise OutcomeUnknown
+
+        async def rollback(self) -> None: ...
+
+    class Repairing(Rows):
+        @async_action
+        async def repair(self) -> None:
+            ways = {
+                "publish": lambda: self.publish("told", 1),
+                "perform_create": lambda: self.perform_create({"text": "b"}),
+                "push_user": lambda: self.app.push_user("ada", "told", 1),
+            }
+            async with self.unit_of_work() as unit:
+                unit.resource(1, UnknownCommit)
+                unit.on_commit(lambda: None, if_unknown=ways[way])
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("rows/", Repairing.as_aaah())]
+
+    ada = SimpleNamespace(is_authenticated=True, pk="ada")
+    async with running_app(path("ws/", Root.as_asgi())) as app, connect(app, "/ws/", user=ada) as ws:
+        await position(ws, "rows/")
+        assert (await ws.call("repair", "rows/"))["errors"][0]["type"] == "outcome_unknown"
+        assert (await ws.event())["event"] == ("created" if way == "perform_create" else "told")
+        await ws.nothing()
 
 
 async def test_disconnecting_after_a_commit_is_retried(

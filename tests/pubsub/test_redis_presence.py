@@ -19,7 +19,7 @@ from tests.support.redis_servers import RedisServer, needs_redis_server, redis_s
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers import _redis_presence
 from wsaction.layers._presence_events import encode_join, encode_leave
-from wsaction.layers._redis_scripts import RENEW
+from wsaction.layers._redis_scripts import ALIVE, RENEW
 from wsaction.layers.base import History, Place
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
@@ -213,6 +213,41 @@ async def test_late_writes_of_an_expired_lease_are_removed(
                 await asyncio.sleep(0.01)
     await until_there(one, where, {"bob": 1})
     await until_gone(server, one)
+
+
+@needs_redis_server
+@pytest.mark.parametrize("change", ["the last user leaves", "the lease is lost"])
+async def test_an_unknown_process_is_removed_despite_a_change_meanwhile(
+    server: RedisServer, opened: Any, change: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, where = RedisLayer(server.url, lease=LEASE), place()
+    sink = await opened(one)
+    await subscribe(one, sink, where)
+    roster: Any = one.roster
+    roster.change(where, "ada", 1)
+    await until_there(one, where, {"ada": 1})
+    async with asyncio.timeout(10):
+        while not roster._known_processes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    leaves = change == "the last user leaves"
+    changes = iter([lambda: roster.change(where, "ada", -1) if leaves else roster._drop_lease()])
+    people, run, renewed = _redis_presence.presence_key(roster._keys(where.topic)[0]), roster._requests.run, list[str]()
+
+    async def run_and_change(script: Any, keys: Any, *args: Any) -> Any:
+        answer = await run(script, keys, *args)
+        if script is RENEW:
+            renewed.append(args[0])
+        elif script is ALIVE and b"ghost" in answer:
+            next(changes, lambda: None)()
+        return answer
+
+    monkeypatch.setattr(roster._requests, "run", run_and_change)
+    async with Redis.from_url(server.url) as foreign:
+        await foreign.hset(people, mapping={":eve": "ghost 1", "by": f"{roster.process} ghost"})
+    await until_there(one, where, {} if leaves else {"ada": 1})
+    await sink.until(lambda: ("leave", "eve") in [event[:2] for event in received(sink)])
+    assert "" not in renewed
+    assert "could not be updated" not in caplog.text
 
 
 @needs_redis_server

@@ -96,7 +96,7 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
         for call in grant.shows or (None,):
             async with grant.handler(call) as handler:
                 if call is not None and call.name == "retrieve":
-                    _capture_key(handler, event.subject)
+                    _capture_key(handler, handler.queryset, event.subject)
                 view = _View(grant, event, handler)
                 if not await view.may_act():
                     return None
@@ -125,11 +125,21 @@ def _check_scope(handler: "AsyncAPIActionHandler") -> None:
             )
 
 
-def _capture_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
-    """Sets the key that a handler looks objects up by, as a match of the object's route does."""
-    values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
-    key = {**values["text"], **values["exact"]}.get(handler.lookup_field, subject["pk"])
-    handler.frame.kwargs.setdefault(lookup_name(handler), key)
+def _capture_key(handler: "GenericAsyncAPIActionHandler", queryset: Any, subject: Json) -> bool:
+    """Sets the key that a handler looks objects up by, as a match of the object's route does.
+
+    Returns False, and sets nothing, if the event lacks the key: the lookup is of a related object, or the field is null
+    or not shown. With None as its key, a handler would find no object or another one.
+    """
+    captures, name, field = handler.frame.kwargs, lookup_name(handler), handler.lookup_field
+    if name not in captures:
+        values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
+        is_key = field in ("pk", key_name(queryset))
+        key = subject["pk"] if is_key else {**values["text"], **values["exact"]}.get(field)
+        if key is None:
+            return False
+        captures[name] = key
+    return True
 
 
 def encode_key(plan: EventPlan, pk: Any, obj: Any) -> str:
@@ -209,7 +219,7 @@ class _View:
         if after is None or (in_scope := self._in_scope(after)) is False:
             return False
         if self._has_own_get_object:
-            return await self._sees_by_get_object(after, pk)
+            return await self._sees_by_get_object()
         if in_scope and not self._asks_permissions:
             return True
         shared = self._is_base or (in_scope is True and self._is_shared)
@@ -322,12 +332,11 @@ class _View:
         after = self._subject["after"]
         return row, after is not None and _is_still(self._handler, self._source, row, self._subject)
 
-    async def _sees_by_get_object(self, after: Json, pk: Any) -> bool | None:
+    async def _sees_by_get_object(self) -> bool | None:
         """As `sees`, by an overridden ``get_object()``. On a list's route it gets the object's key as a capture."""
-        handler, own_key = self._handler, key_name(self._source)
-        field = own_key if handler.lookup_field == "pk" else handler.lookup_field
-        key = pk if field == own_key else {**after["text"], **after["exact"]}.get(field)
-        handler.frame.kwargs.setdefault(lookup_name(handler), key)
+        handler = self._handler
+        if not _capture_key(handler, self._source, self._subject):
+            return None
         try:
             obj = await handler.get_object()
         except APIError as exc:

@@ -174,7 +174,9 @@ def negotiate(
 ) -> tuple[Dialect | None, str | None]:
     """Chooses the dialect of a connection: None for ``wsaction.v1``, and the sub-protocol to accept, if any.
 
-    The first known sub-protocol of ``offered`` decides. If none is known, it is ``dialect``, the consumer's default.
+    The first known sub-protocol of ``offered`` decides. If none is known, it is ``dialect``, the consumer's default,
+    and the handshake accepts no sub-protocol. RFC 6455 leaves it to the client what that means: browsers fail the
+    connection. Others are served, as they may have offered a token alone.
     """
     known = {each.subprotocol: each for each in _all_dialects(dialect, dialects)}
     for name in offered:

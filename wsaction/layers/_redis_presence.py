@@ -193,25 +193,26 @@ class RedisRoster:
             self._wake.set()
         if self._users and not await self._requests.call("PEXPIRE", self._places(self.process), META_TTL_MS):
             self.rewrite()
-        topics = list(self._users)
-        unknown_processes: dict[str, set[str]] = {}
-        for start in range(0, len(topics), CHECK_BATCH):
-            batch = topics[start : start + CHECK_BATCH]
-            for topic, processes in zip(batch, await asyncio.gather(*map(self._processes_in, batch)), strict=True):
+        # The places are kept from here on: this process may have no users there any more when they are needed.
+        places = [self._counts[topic, next(iter(users))][1] for topic, users in self._users.items()]
+        unknown_processes: list[tuple[Place, set[str]]] = []
+        for start in range(0, len(places), CHECK_BATCH):
+            batch = places[start : start + CHECK_BATCH]
+            for place, processes in zip(batch, await asyncio.gather(*map(self._processes_in, batch)), strict=True):
                 if self.process not in processes:
-                    self._write_again(topic)
+                    self._write_again(place.topic)
                 if known and (unknown := processes - known):
-                    unknown_processes[topic] = unknown
+                    unknown_processes.append((place, unknown))
         # A process takes its lease before it writes counts. So a live one is in a list that is read after its counts.
-        if unknown_processes:
+        if unknown_processes and self.process:  # else the lease was lost meanwhile
             _, _, known = await self._request_lease(self.process, False)
-            for topic, unknown in unknown_processes.items():
+            for place, unknown in unknown_processes:
                 for process in unknown - known if known else ():
-                    logger.warning("removing the presence counts of an unknown process from %r", topic)
-                    await self._remove_from_topic(topic, process)
+                    logger.warning("removing the presence counts of an unknown process from %r", place.topic)
+                    await self._remove_from_place(process, place)
 
-    async def _processes_in(self, topic: str) -> set[str]:
-        meta = self._keys(topic)[0]
+    async def _processes_in(self, place: Place) -> set[str]:
+        meta = self._keys(place.topic)[0]
         processes = await self._requests.run(ALIVE, (presence_key(meta), meta), META_TTL_MS)
         return set((processes or b"").decode(errors="replace").split())
 
@@ -302,16 +303,15 @@ class RedisRoster:
         done = True
         for topic, encoded_place in zip(encoded_places[::2], encoded_places[1::2], strict=True):
             place = _decode_place(topic.decode(errors="surrogatepass"), encoded_place)
-            done = await self._remove_from_topic(place.topic, process, place) and done
+            done = await self._remove_from_place(process, place) and done
         if done:
             await self._requests.call("DEL", self._places(process))
             await self._requests.call("ZREM", f"{self._shared}:ended", process)
 
-    async def _remove_from_topic(self, topic: str, process: str, place: Place | None = None) -> bool:
+    async def _remove_from_place(self, process: str, place: Place) -> bool:
         """Removes the counts of a process from a topic. Returns False if a leave was deferred: then repeat it."""
-        if place is None:  # this process has users in the topic too, so it knows the place
-            place = next(place for (name, _), (_, place) in self._counts.items() if name == topic)
-        counts = [(user, 0, True) for user, counts in (await self._counts_by_user(topic)).items() if process in counts]
+        by_user = await self._counts_by_user(place.topic)
+        counts = [(user, 0, True) for user, counts in by_user.items() if process in counts]
         _, deferred = await self._run_count(process, place, counts, False)
         return not deferred
 

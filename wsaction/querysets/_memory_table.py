@@ -42,8 +42,8 @@ class Table(Generic[M]):
         self._counts_keys = key_types == (int,)
         self._last_key = 0  # the largest integer key so far; a deleted key is not used again
         self._makes_uuids = key_types == (uuid.UUID,) and _is_required(model, pk)
-        self._needs_deep_copy = not all(map(is_immutable, self.fields.types.values()))
-        self._is_plain = not self._needs_deep_copy and _is_plain(model)
+        self._needs_deep_copy = _has_more(model) or not all(map(is_immutable, self.fields.types.values()))
+        self._is_plain = not self._needs_deep_copy and _is_copied_by_pydantic(model)
         # A bare model's validation makes a new object. A validator around the model may return one that others hold.
         is_bare = model.__pydantic_complete__ and model.__pydantic_core_schema__["type"] == "model"
         self._validation_copies = self._is_plain and is_bare
@@ -73,7 +73,7 @@ class Table(Generic[M]):
                 values = {**values, self.pk: self._last_key + 1}
             elif self._makes_uuids:
                 values = {**values, self.pk: uuid.uuid4()}
-        row = self.validate(values)
+        row = self.validate(values, self.model)
         self._note_key(getattr(row, self.pk))
         return row
 
@@ -92,11 +92,7 @@ class Table(Generic[M]):
 
     def change(self, row: M, values: Mapping[str, Any]) -> M:
         """A validated row with these values changed. Raises ``pydantic.ValidationError``."""
-        values = {**self._values(row), **values}
-        if type(row) is self.model:
-            return self.validate(values)
-        changed: M = _validator(type(row))(values)
-        return changed
+        return self.validate({**self._values(row), **values}, type(row))
 
     def _values(self, row: M) -> dict[str, Any]:
         if type(row) is self.model and self._is_plain:
@@ -113,14 +109,14 @@ class Table(Generic[M]):
             if type(old := olds[name]) is not type(new) or old != new
         }
 
-    def validate(self, values: Mapping[str, Any]) -> M:
-        """A validated row that shares no mutable object with the values."""
-        validate = _validator(self.model)
+    def validate(self, values: Mapping[str, Any], kind: type[M]) -> M:
+        """A validated row of this class that shares no mutable object with the values."""
+        validate = _validator(kind)
         try:
             row: M = validate(values)
         except ValidationError as exc:
             row = validate(_with_json_values(values, exc))
-        return row if self._validation_copies else self.copy(row)
+        return row if self._validation_copies and kind is self.model else self.copy(row)
 
     def copy(self, row: M) -> M:
         """A copy of a row, so that the application and the table never hold the same object."""
@@ -331,10 +327,14 @@ def _copy(model: type[M], row: M) -> M:
     return copied
 
 
-def _is_plain(model: type[BaseModel]) -> bool:
-    """Whether objects have nothing but their fields, and the model does not override how pydantic copies them."""
-    has_more = model.__private_attributes__ or model.model_config.get("extra") == "allow"
-    return not has_more and model.__copy__ is BaseModel.__copy__ and model.model_copy is BaseModel.model_copy
+def _has_more(model: type[BaseModel]) -> bool:
+    """Whether objects have more than their fields: private attributes or extra values, of any type."""
+    return bool(model.__private_attributes__) or model.model_config.get("extra") == "allow"
+
+
+def _is_copied_by_pydantic(model: type[BaseModel]) -> bool:
+    """Whether the model does not override how pydantic copies objects."""
+    return model.__copy__ is BaseModel.__copy__ and model.model_copy is BaseModel.model_copy
 
 
 def _with_json_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:

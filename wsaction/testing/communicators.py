@@ -73,8 +73,10 @@ class WebsocketCommunicator:
 
         :raises ValueError: Both arguments were given, or neither.
         """
-        if (text_data is None) == (bytes_data is None):
-            raise ValueError("expected either text_data or bytes_data, got " + ("both" if text_data else "neither"))
+        if text_data is not None and bytes_data is not None:
+            raise ValueError("expected text_data or bytes_data, got both; send each in a frame of its own")
+        if text_data is None and bytes_data is None:
+            raise ValueError("expected text_data or bytes_data, got neither; for an empty frame pass '' or b''")
         kind, value = ("bytes", bytes_data) if text_data is None else ("text", text_data)
         await self.send_input({"type": "websocket.receive", kind: value})
 
