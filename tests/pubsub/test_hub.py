@@ -14,10 +14,9 @@ from tests.support.hubs import HISTORY, SLICED, TOPIC, RecordingSubscriber, Scri
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import current_frame, new_frame
-from wsaction._pubsub import subscription as recipients
-from wsaction._pubsub import topic as topics
 from wsaction._pubsub.event import Event
 from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.subscription import QueueLimits
 from wsaction._pubsub.topic import Rings
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Page, Position
@@ -316,9 +315,8 @@ async def test_leaving_still_sends_a_reply_that_waits_for_a_filter() -> None:
         assert (await subscriber.receive(2))[1]["offset"] == 2
 
 
-async def test_replies_that_wait_for_a_filter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
-    async with opened() as hub:
+async def test_replies_that_wait_for_a_filter_are_bounded() -> None:
+    async with opened(queue_limits=QueueLimits(max_unfiltered=5)) as hub:
         subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def never(event: Event) -> str | None:
@@ -457,13 +455,12 @@ async def test_exclude_skips_the_publisher() -> None:
         assert not hub._names
 
 
-async def test_a_subscriber_with_few_events_gets_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
+async def test_a_subscriber_with_few_events_gets_its_position() -> None:
 
     async def none(event: Event) -> None:
         return None
 
-    async with opened() as hub:
+    async with opened(queue_limits=QueueLimits(skips_before_position=3)) as hub:
         me, blind = RecordingSubscriber(), RecordingSubscriber()
         await join(hub, me)
         await join(hub, blind, filter=none)
@@ -480,15 +477,12 @@ async def test_a_subscriber_with_few_events_gets_its_position(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_a_position_is_sent_behind_events_that_are_under_way(
-    filtered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
+async def test_a_position_is_sent_behind_events_that_are_under_way(filtered: bool) -> None:
 
     async def all_of_it(event: Event) -> str:
         return event.frame
 
-    async with opened(**SLICED) as hub:
+    async with opened(**SLICED, queue_limits=QueueLimits(skips_before_position=3)) as hub:
         subscribers = [RecordingSubscriber() for _ in range(4)]
         for subscriber in subscribers:
             await join(hub, subscriber, filter=all_of_it if filtered else None)
@@ -546,9 +540,8 @@ async def test_leaving_still_sends_a_held_reply_and_no_events(filtered: bool) ->
         assert me.events() == []
 
 
-async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_HELD", 3)
-    async with opened() as hub:
+async def test_held_events_are_bounded() -> None:
+    async with opened(queue_limits=QueueLimits(max_held=3)) as hub:
         me = RecordingSubscriber()
         await join(hub, me)
         release = hub.hold(me, TOPIC, TOPIC)
@@ -566,9 +559,8 @@ async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (event["event"], event["offset"]) == ("moved", 5)
 
 
-async def test_held_replies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_HELD", 3)
-    async with opened() as hub:
+async def test_held_replies_are_bounded() -> None:
+    async with opened(queue_limits=QueueLimits(max_held=3)) as hub:
         me = RecordingSubscriber()
         await join(hub, me)
         hub.hold(me, TOPIC, TOPIC)
@@ -709,9 +701,8 @@ async def test_a_failing_filter_sends_a_resync_and_is_logged(
         assert error.__name__ in caplog.text
 
 
-async def test_too_many_unfiltered_events_close_the_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
-    async with opened() as hub:
+async def test_too_many_unfiltered_events_close_the_subscriber() -> None:
+    async with opened(queue_limits=QueueLimits(max_unfiltered=5)) as hub:
         subscriber, other = RecordingSubscriber(), RecordingSubscriber()
 
         async def never(event: Event) -> str | None:
@@ -846,10 +837,9 @@ async def test_a_page_from_a_lost_connection_is_discarded() -> None:
         assert (await subscriber.receive(1))[0]["offset"] == 0
 
 
-async def test_a_full_backlog_is_replaced_by_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "MAX_BACKLOG", 3)
+async def test_a_full_backlog_is_replaced_by_a_read() -> None:
     layer = ScriptedLayer()
-    async with opened(layer) as hub:
+    async with opened(layer, queue_limits=QueueLimits(max_backlog=3)) as hub:
         subscriber = RecordingSubscriber()
         await join(hub, subscriber)
         layer.gate.clear()
@@ -916,9 +906,8 @@ async def test_concurrent_reads_of_the_layer_are_bounded() -> None:
         assert layer.reads == 5
 
 
-async def test_a_join_that_collects_too_much_takes_a_new_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_COLLECTED", 3)
-    async with opened() as hub:
+async def test_a_join_that_collects_too_much_takes_a_new_snapshot() -> None:
+    async with opened(queue_limits=QueueLimits(max_collected=3)) as hub:
         subscriber = RecordingSubscriber()
         called: list[int] = []
 
