@@ -15,6 +15,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 
+pytest.register_assert_rewrite("tests.support")  # so that a failure there shows the values too
 hypothesis.settings.register_profile("wsaction", deadline=None, max_examples=50)  # a busy machine is no counterexample
 hypothesis.settings.load_profile("wsaction")
 

@@ -4,52 +4,28 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.client.test_client import app as worker_app
-from tests.client.test_client import client_of
 from tests.conftest import Server
-from tests.connection.test_server import WSACTION, started
+from tests.support.client_states import States
+from tests.support.guarded_app import Me, Tokens, User, guarded_app
 from tests.support.restarts import kept_port
 from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
+from tests.support.server_processes import WSACTION, started
+from tests.support.worker_app import app as worker_app
+from tests.support.worker_app import client_of
 from wsaction._utils.backoff import Backoff
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential
 from wsaction.client import ConnectionFailed, ConnectionLost, Event, Resync, connect
 from wsaction.client import NotAuthenticated as NotAuthenticatedReply
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
-from wsaction.exceptions import NotAuthenticated
-from wsaction.limits import Limits
-from wsaction.permissions import IsAuthenticated
 from wsaction.routing import path
 
 SOON = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
-
-
-class States:
-    """Records the calls of ``on_state``."""
-
-    def __init__(self) -> None:
-        self.all: list[str] = []
-        self.causes: list[Exception | None] = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, state: str, cause: Exception | None) -> None:
-        self.all.append(state)
-        self.causes.append(cause)
-        self._changed.set()
-
-    async def reach(self, state: str) -> None:
-        async with asyncio.timeout(WAIT):
-            while self.all[-1] != state:
-                self._changed.clear()
-                await self._changed.wait()
 
 
 # -------------------------------------------------------------------------------------------------------- drops
@@ -479,51 +455,11 @@ async def test_a_server_that_answers_no_pings_is_disconnected() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- credentials
-class User:
-    is_authenticated = True
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-
-
-class Tokens(BearerAuthentication):
-    """Accepts tokens of the form ``name-number``; those named ``short`` are valid for 4 s."""
-
-    first_frame = True
-    seen: list[str] = []
-    shown = threading.Condition()
-
-    @classmethod
-    async def until_seen(cls, count: int) -> None:
-        def wait() -> bool:
-            with cls.shown:
-                return cls.shown.wait_for(lambda: len(cls.seen) >= count, WAIT)
-
-        assert await asyncio.to_thread(wait)
-
-    def verify(self, token: str) -> Credential:
-        with self.shown:
-            self.seen.append(token)
-            self.shown.notify_all()
-        if token.startswith("bad"):
-            raise NotAuthenticated("This token is not valid.")
-        expires = time.time() + 4.0 if token.startswith("short") else None
-        return Credential(User("ada"), expires_at=expires)
-
-
-class Me(AsyncAPIConsumer):
-    permission_classes = (IsAuthenticated,)
-
-    @async_action
-    async def whoami(self) -> str:
-        return self.user.id
 
 
 @pytest.fixture
 def guarded(serve: Callable[..., Server]) -> Server:
-    Tokens.seen.clear()
-    app = WSAction([path("ws/", Me.as_asgi())], authentication_classes=[Tokens], limits=Limits(auth_timeout=5))
-    return serve(app)
+    return serve(guarded_app())
 
 
 async def test_a_token_by_sub_protocol_or_header(guarded: Server) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.test_client_subscriptions import ROUTE, Boards, all_read, following, moved, position, subscribed
 from tests.conftest import Server
+from tests.support.client_subscriptions import ROUTE, Boards, all_read, following, moved, position, subscribed
 from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
 from wsaction.applications import WSAction
 from wsaction.client import (

@@ -1,9 +1,8 @@
 """`wsaction.client`: subscriptions, against a scripted server."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.client.test_client_reconnect import States
 from tests.conftest import Server
+from tests.support.client_states import States
+from tests.support.client_subscriptions import (
+    ROUTE,
+    Boards,
+    all_read,
+    following,
+    leave,
+    moved,
+    position,
+    subscribed,
+    subscription,
+)
 from tests.support.redis_servers import RedisServer, needs_redis_server
 from tests.support.restarts import kept_port, listening, serving
-from tests.support.scripted import WAIT, Peer, ScriptedServer, client_at, relayed, scripted
+from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
 from wsaction.applications import WSAction
 from wsaction.client import (
     CallTimeout,
-    Client,
     ClientError,
     ConnectionFailed,
     Event,
@@ -32,52 +41,7 @@ from wsaction.client import (
     UnexpectedReply,
     connect,
 )
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
-from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.routing import path
-from wsaction.subscriptions import SubscribeMixin
-
-ROUTE = "boards/7/"
-
-
-def position(offset: int, epoch: str = "e1") -> dict[str, Any]:
-    return {"epoch": epoch, "offset": offset}
-
-
-def moved(offset: int, data: Any = None) -> Event:
-    return Event("moved", ROUTE, data, offset)
-
-
-async def subscribed(
-    client: Client, peer: Peer, data: dict[str, Any], route: str = ROUTE, **options: Any
-) -> tuple[Subscription, dict[str, Any]]:
-    """Enters a subscription whose reply has ``data``. Returns it with the request frame."""
-    entering = asyncio.create_task(client.subscribe(route, **options).__aenter__())
-    request = await peer.frame("subscribe")
-    await peer.reply(request, data)
-    return await asyncio.wait_for(entering, WAIT), request
-
-
-async def leave(subscription: Subscription, peer: Peer, status: int = 204, **errors: Any) -> dict[str, Any]:
-    leaving = asyncio.create_task(subscription.__aexit__(None, None, None))
-    request = await peer.frame("unsubscribe")
-    await peer.reply(request, None, status, *([errors] if errors else []))
-    await leaving
-    return request
-
-
-@contextlib.asynccontextmanager
-async def subscription(**options: Any) -> AsyncIterator[tuple[Subscription, Peer, ScriptedServer]]:
-    """Provides a subscription at offset 3 of epoch e1, with its peer and the server."""
-    buffer = options.pop("buffer", 1_000_000)
-    async with scripted() as server, client_at(server, buffer=buffer) as (client, peer):
-        entered, _ = await subscribed(client, peer, {**position(3), "recovered": None}, **options)
-        yield entered, peer, server
-
-
-async def following(entered: Subscription) -> Event | Resync:
-    return await asyncio.wait_for(anext(entered), WAIT)
 
 
 # -------------------------------------------------------------------------------------------------------- live
@@ -222,14 +186,6 @@ async def test_missed_events_arrive_once_after_a_drop() -> None:
             await peer.event(offset)
         assert [await following(entered) for _ in range(3)] == [moved(5), moved(6), moved(7)]
         assert entered.position == Position("e1", 7)
-
-
-async def all_read(entered: Subscription, peer: Peer) -> None:
-    """Waits until the client has read all frames of the peer, by the reply to a later call."""
-    connection = await entered._manager.connected()
-    asking = asyncio.create_task(connection.call("sync", "", {}))
-    await peer.reply(await peer.frame("sync"))
-    await asking
 
 
 async def test_a_drop_longer_than_the_history_is_a_resync() -> None:
@@ -634,24 +590,6 @@ async def test_random_drops_lose_no_event_without_a_resync(steps: list[str]) -> 
 
 
 # ---------------------------------------------------------------------------------------------------- our own server
-class Board(SubscribeMixin, AsyncAPIActionHandler):
-    history_size = 50
-
-    @async_action
-    async def move(self, to: int) -> None:
-        await self.publish("moved", to)
-
-    @async_action
-    async def retrieve(self) -> str:
-        return "all of it"
-
-    @async_action(mode="none")
-    async def poke(self) -> None:
-        await self.consumer.push("poked", 1)
-
-
-class Boards(AsyncAPIConsumer):
-    routepatterns = [path("boards/<int:pk>/", Board.as_aaah())]
 
 
 async def test_a_real_server_recovers_missed_events(serve: Callable[..., Server]) -> None:

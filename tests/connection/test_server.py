@@ -6,12 +6,8 @@ import json
 import logging
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,63 +17,13 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.drained import DRAIN_TIMEOUT, app
-from tests.support.restarts import listening
+from tests.support.server_processes import UVICORN, WSACTION, Process, started
 from wsaction.server import DrainingProtocol, run
-
-ROOT = Path(__file__).parents[2]
-WSACTION = ["-m", "wsaction", "run", "tests.support.drained:app", "--port", "0"]
-UVICORN = ["-m", "uvicorn", "tests.support.drained:app", "--port", "0", "--ws", "websockets-sansio"]
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"  # for the clients; the server has its own loop
-
-
-class Process(subprocess.Popen[str]):
-    """A server in a process of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        pipe = subprocess.PIPE
-        super().__init__([sys.executable, *arguments], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-        self.port = 0
-        self.log: list[str] = []
-
-    def listen(self) -> None:
-        """Reads the log until the server has started and logged its address."""
-        assert self.stderr is not None
-        started = 0
-        wanted = int(self.args[self.args.index("--workers") + 1]) if "--workers" in self.args else 1
-        while started < wanted or not self.port:
-            if (line := self.stderr.readline()) == "":
-                raise RuntimeError("".join(self.log))
-            self.log.append(line)
-            started += "startup complete" in line
-            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
-
-    def connect(self) -> Any:
-        return websockets_connect(f"ws://127.0.0.1:{self.port}/ws/", proxy=None, ping_interval=None)
-
-    async def stop(self) -> tuple[float, list[dict[str, Any]]]:
-        """Sends SIGTERM. Returns the seconds until the process ended, and its output."""
-        self.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        out, err = await asyncio.to_thread(self.communicate, timeout=30)
-        self.log += err.splitlines(keepends=True)
-        return time.monotonic() - started, [json.loads(line) for line in out.splitlines()]
-
-
-@contextlib.asynccontextmanager
-async def started(*arguments: str) -> AsyncIterator[Process]:
-    with Process(*arguments) as server:
-        try:
-            await asyncio.wait_for(asyncio.to_thread(server.listen), 30)
-            if {"--workers", "--reload"} & {*arguments}:  # these log "started" before they listen
-                await listening(server.port)
-            yield server
-        finally:
-            server.kill()
 
 
 @contextlib.asynccontextmanager

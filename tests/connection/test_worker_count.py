@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Board, Root
+from tests.support.live_boards import Board, Root
 from wsaction._server.worker_count import count_workers
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Row
+from tests.support.live_boards import Row
 from wsaction._dispatch import broadcasts
 from wsaction._protocol.scope import group_topic
 from wsaction.applications import WSAction

@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from tests.conftest import Server
+from tests.support.readme_blocks import BLOCKS, README, block
 from tests.support.scripted import client_at, scripted
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -18,27 +19,12 @@ from wsaction.decorators import async_action
 from wsaction.routing import path
 from wsaction.testing import connect
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
 
 class User:
     is_authenticated, is_staff = True, False
 
     def __init__(self, pk: int = 1) -> None:
         self.pk = self.id = pk
-
-
-def block(containing: str) -> dict[str, Any]:
-    """The names that a Python block defines; ``containing`` is a text in that block alone."""
-    (source,) = (source for source in BLOCKS if containing in source)
-    from prometheus_client import REGISTRY
-
-    for collector in {collector for name, collector in REGISTRY._names_to_collectors.items() if name.startswith("ws_")}:
-        REGISTRY.unregister(collector)  # an earlier run of the block registered it
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(source, "README.md", "exec"), namespace)
-    return namespace
 
 
 @pytest.mark.parametrize("source", BLOCKS, ids=lambda source: source.splitlines()[0])

@@ -12,7 +12,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Mount
 
 from tests.conftest import Server
-from tests.public.test_readme import block
+from tests.support.readme_blocks import block
 from wsaction.applications import WSAction
 from wsaction.routing import path
 

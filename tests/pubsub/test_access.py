@@ -20,9 +20,9 @@ from sqlalchemy import ForeignKey, delete, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from tests.pubsub.test_crud_events import user
-from tests.pubsub.test_subscriptions import position
 from tests.support import shelves
+from tests.support.live_boards import position
+from tests.support.live_cards import user
 from tests.support.schedules import SCHEDULES
 from wsaction._events import access as visibility
 from wsaction.applications import WSAction

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_crud_events import LIVE, Owner, cards, shown, user
-from tests.pubsub.test_subscriptions import position
 from tests.support.cards import KINDS, Card
+from tests.support.live_boards import position
+from tests.support.live_cards import LIVE, Owner, cards, shown, user
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.generics import ModelAPIActionHandler

@@ -1,67 +1,32 @@
 """`wsaction._events.crud` and `wsaction._events.access`: changes of objects reach the subscribers who may see them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import FailingLayer, position
-from tests.support.cards import KINDS, Card, numbered, served, stored
+from tests.support.cards import KINDS, Card, numbered, stored
+from tests.support.live_boards import FailingLayer, position
+from tests.support.live_cards import LIVE, Owner, cards, next_events, shown, user
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.generics import ListAPIActionHandler, ModelAPIActionHandler, ModelAPIConsumer
-from wsaction.limits import Limits
-from wsaction.permissions import BasePermission, IsOwner
+from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routers import SimpleRouter
 from wsaction.routing import include, path
 from wsaction.subscriptions import SubscribeMixin
-from wsaction.testing import WebSocketSession, connect
+from wsaction.testing import connect
 from wsaction.transactions import unit_of_work
-
-LIVE = (SubscribeMixin, ModelAPIActionHandler)
-
-
-class Owner(IsOwner):
-    lookup_field = "owner_id"
-
-
-def user(pk: int) -> Any:
-    return SimpleNamespace(is_authenticated=True, pk=pk, id=pk)
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
-
-
-@asynccontextmanager
-async def cards(
-    kind: str, count: int = 3, layer: Any = None, seconds: float = 30, **attributes: Any
-) -> AsyncIterator[tuple[WSAction, Any]]:
-    """An app with live cards, and their queryset."""
-    async with stored(kind, numbered(count)) as queryset:
-        app = WSAction(
-            [path("ws/", served(queryset, **{"bases": LIVE, **attributes}))],
-            layer=layer,
-            limits=Limits(action_timeout=seconds),
-        )
-        async with app.lifespan():
-            yield app, queryset
-
-
-def shown(event: Any) -> Any:
-    return event["event"], event["route"], event["data"]
-
-
-async def next_events(ws: WebSocketSession, count: int) -> list[Any]:
-    return [shown(await ws.event()) for _ in range(count)]
 
 
 # ------------------------------------------------------------------------------------------------- events of changes

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_hub import TOPIC, RecordingSubscriber, ScriptedLayer, join, opened, publish
-from tests.pubsub.test_subscriptions import Board, Lean
+from tests.support.hubs import TOPIC, RecordingSubscriber, ScriptedLayer, join, opened, publish
+from tests.support.live_boards import Board, Lean
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.limits import Limits

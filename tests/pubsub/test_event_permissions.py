@@ -22,10 +22,10 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from tests.pubsub.test_crud_events import user
-from tests.pubsub.test_subscriptions import position
 from tests.support import shelves
 from tests.support.cards import Card
+from tests.support.live_boards import position
+from tests.support.live_cards import user
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet

@@ -6,129 +6,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.support.hub_simulation import FakeSubscriber
+from tests.support.hubs import HISTORY, SLICED, TOPIC, RecordingSubscriber, ScriptedLayer, join, opened, publish, reply
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import current_frame, new_frame
-from wsaction._pubsub import subscription as recipients
-from wsaction._pubsub import topic as topics
 from wsaction._pubsub.event import Event
 from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.subscription import QueueLimits
 from wsaction._pubsub.topic import Rings
 from wsaction.exceptions import Cancelled, LayerUnavailable
-from wsaction.layers.base import History, Page, Position, Sink
+from wsaction.layers.base import History, Page, Position
 from wsaction.layers.memory import MemoryLayer
-
-TOPIC = "boards/7/"
-HISTORY = History(100, 60, always=True)
-
-
-class RecordingSubscriber(FakeSubscriber):
-    """A subscriber whose client records every message."""
-
-    def __init__(self, capacity: int = 1 << 20) -> None:
-        super().__init__(self._record, capacity)
-        self.received: list[Any] = []
-        self._changed = asyncio.Event()
-
-    def _record(self, text: str) -> None:
-        self.received.append(json.loads(text))
-        self._changed.set()
-
-    async def receive(self, count: int) -> list[Any]:
-        """Waits for ``count`` messages; returns all that were received."""
-        async with asyncio.timeout(5):
-            while len(self.received) < count:
-                self._changed.clear()
-                await self._changed.wait()
-        return self.received
-
-    def events(self) -> list[tuple[str, int]]:
-        """Name and offset of every received event."""
-        return [(message["event"], message.get("offset", 0)) for message in self.received if "event" in message]
-
-
-class ScriptedLayer(MemoryLayer):
-    """A layer whose reads can wait or fail, and whose messages can be dropped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sink: Sink
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.reads = 0
-        self.failures: list[Exception] = []
-        self.pages: list[Page] = []
-        self.drops_messages = False
-        self.publish_failures = 0
-
-    async def open(self, sink: Sink) -> None:
-        await super().open(self)
-        self.sink = sink
-
-    def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
-        if not self.drops_messages:
-            self.sink.message(topic, epoch, offset, body)
-
-    def subscribed(self, topic: str) -> None:
-        if not self.drops_messages:
-            self.sink.subscribed(topic)
-
-    def lost(self) -> None:
-        self.sink.lost()
-
-    async def read(self, *args: Any, **kwargs: Any) -> Page:
-        self.reads += 1
-        page = await super().read(*args, **kwargs)
-        await self.gate.wait()
-        if self.failures:
-            raise self.failures.pop(0)
-        return self.pages.pop(0) if self.pages else page
-
-    async def invalidate(self, topic: str, history: History | None) -> None:
-        if self.publish_failures:
-            self.publish_failures -= 1
-            raise LayerUnavailable
-        await super().invalidate(topic, history)
-
-
-SLICED: Any = {"fanout_chunk": 1, "fanout_seconds": -1.0}  # one recipient per turn of the loop
-
-
-@asynccontextmanager
-async def opened(layer: MemoryLayer | None = None, **options: Any) -> AsyncIterator[Hub]:
-    hub = Hub(layer or MemoryLayer(), **options)
-    before = asyncio.all_tasks()
-    await hub.open()
-    try:
-        yield hub
-    finally:
-        await hub.close()
-        left = asyncio.all_tasks() - before
-        assert not [task for task in left if "Subscriber" not in repr(task) and "_write" not in repr(task)]
-
-
-def reply(position: Position, recovered: bool | None, snapshot: Any) -> str:
-    return json.dumps(
-        {"epoch": position.epoch, "offset": position.offset, "recovered": recovered, "snapshot": snapshot}
-    )
-
-
-async def join(hub: Hub, subscriber: Any, topic: str = TOPIC, **options: Any) -> None:
-    options = {"history": HISTORY, "reply": reply, **options}
-    await hub.join(subscriber, topic, topic, **options)
-
-
-async def publish(hub: Hub, number: int = 0, topic: str = TOPIC, **options: Any) -> Position | None:
-    history = options.pop("history", HISTORY)
-    return await hub.publish(topic, encode_event("moved", topic, str(number)), history, **options)
 
 
 # -- joining ----------------------------------------------------------------------------------------------------------
@@ -504,9 +398,8 @@ async def test_leaving_still_sends_a_reply_that_waits_for_a_filter() -> None:
         assert (await subscriber.receive(2))[1]["offset"] == 2
 
 
-async def test_replies_that_wait_for_a_filter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
-    async with opened() as hub:
+async def test_replies_that_wait_for_a_filter_are_bounded() -> None:
+    async with opened(queue_limits=QueueLimits(max_unfiltered=5)) as hub:
         subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def never(event: Event) -> str | None:
@@ -661,13 +554,12 @@ async def test_exclude_skips_the_publisher() -> None:
         assert not hub._names
 
 
-async def test_a_subscriber_with_few_events_gets_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
+async def test_a_subscriber_with_few_events_gets_its_position() -> None:
 
     async def none(event: Event) -> None:
         return None
 
-    async with opened() as hub:
+    async with opened(queue_limits=QueueLimits(skips_before_position=3)) as hub:
         me, blind = RecordingSubscriber(), RecordingSubscriber()
         await join(hub, me)
         await join(hub, blind, filter=none)
@@ -684,15 +576,12 @@ async def test_a_subscriber_with_few_events_gets_its_position(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_a_position_is_sent_behind_events_that_are_under_way(
-    filtered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
+async def test_a_position_is_sent_behind_events_that_are_under_way(filtered: bool) -> None:
 
     async def all_of_it(event: Event) -> str:
         return event.frame
 
-    async with opened(**SLICED) as hub:
+    async with opened(**SLICED, queue_limits=QueueLimits(skips_before_position=3)) as hub:
         subscribers = [RecordingSubscriber() for _ in range(4)]
         for subscriber in subscribers:
             await join(hub, subscriber, filter=all_of_it if filtered else None)
@@ -750,9 +639,8 @@ async def test_leaving_still_sends_a_held_reply_and_no_events(filtered: bool) ->
         assert me.events() == []
 
 
-async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_HELD", 3)
-    async with opened() as hub:
+async def test_held_events_are_bounded() -> None:
+    async with opened(queue_limits=QueueLimits(max_held=3)) as hub:
         me = RecordingSubscriber()
         await join(hub, me)
         release = hub.hold(me, TOPIC, TOPIC)
@@ -770,9 +658,8 @@ async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (event["event"], event["offset"]) == ("moved", 5)
 
 
-async def test_held_replies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_HELD", 3)
-    async with opened() as hub:
+async def test_held_replies_are_bounded() -> None:
+    async with opened(queue_limits=QueueLimits(max_held=3)) as hub:
         me = RecordingSubscriber()
         await join(hub, me)
         hub.hold(me, TOPIC, TOPIC)
@@ -913,9 +800,8 @@ async def test_a_failing_filter_sends_a_resync_and_is_logged(
         assert error.__name__ in caplog.text
 
 
-async def test_too_many_unfiltered_events_close_the_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
-    async with opened() as hub:
+async def test_too_many_unfiltered_events_close_the_subscriber() -> None:
+    async with opened(queue_limits=QueueLimits(max_unfiltered=5)) as hub:
         subscriber, other = RecordingSubscriber(), RecordingSubscriber()
 
         async def never(event: Event) -> str | None:
@@ -1050,10 +936,9 @@ async def test_a_page_from_a_lost_connection_is_discarded() -> None:
         assert (await subscriber.receive(1))[0]["offset"] == 0
 
 
-async def test_a_full_backlog_is_replaced_by_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "MAX_BACKLOG", 3)
+async def test_a_full_backlog_is_replaced_by_a_read() -> None:
     layer = ScriptedLayer()
-    async with opened(layer) as hub:
+    async with opened(layer, queue_limits=QueueLimits(max_backlog=3)) as hub:
         subscriber = RecordingSubscriber()
         await join(hub, subscriber)
         layer.gate.clear()
@@ -1120,9 +1005,8 @@ async def test_concurrent_reads_of_the_layer_are_bounded() -> None:
         assert layer.reads == 5
 
 
-async def test_a_join_that_collects_too_much_takes_a_new_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_COLLECTED", 3)
-    async with opened() as hub:
+async def test_a_join_that_collects_too_much_takes_a_new_snapshot() -> None:
+    async with opened(queue_limits=QueueLimits(max_collected=3)) as hub:
         subscriber = RecordingSubscriber()
         called: list[int] = []
 

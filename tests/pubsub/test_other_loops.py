@@ -16,7 +16,7 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from tests.pubsub.test_subscriptions import position
+from tests.support.live_boards import position
 from tests.support.redis_servers import needs_redis_server, redis_server
 from wsaction._server import runtime
 from wsaction.applications import WSAction

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.pubsub.test_subscriptions import Board, position
+from tests.support.live_boards import Room, position
 from tests.support.redis_servers import needs_redis_server, redis_server
 from wsaction._events.subscribe import JOIN_RATE
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
 from wsaction.exceptions import PermissionDenied
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.layers.redis import RedisLayer
@@ -24,16 +23,6 @@ from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.testing import WebSocketSession, connect
-
-
-class Room(PresenceMixin, Board):
-    gate: Any = None
-
-    @async_action
-    async def list(self) -> list[int]:
-        if self.gate is not None:
-            await self.gate.wait()
-        return []
 
 
 class Note(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Board, Declared, FailingLayer, Root, Row, position, running_app
+from tests.support.live_boards import Board, Declared, FailingLayer, Root, Row, position, running_app
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action

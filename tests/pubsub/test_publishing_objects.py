@@ -11,9 +11,9 @@ from sqlalchemy import ForeignKey, func, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from tests.pubsub.test_crud_events import LIVE, shown, user
-from tests.pubsub.test_subscriptions import position
 from tests.support.cards import served
+from tests.support.live_boards import position
+from tests.support.live_cards import LIVE, shown, user
 from wsaction.applications import WSAction
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import ImproperlyConfigured

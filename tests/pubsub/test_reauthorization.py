@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_presence import Room
-from tests.pubsub.test_subscriptions import Board, position
+from tests.support.live_boards import Board, Room, position
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_hub import RecordingSubscriber
 from tests.support.fake_redis import FakeRedisLayer, FakeServer
+from tests.support.hubs import RecordingSubscriber
 from tests.support.virtual_time import now, run
 from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub.hub import Hub

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
-from wsaction._pubsub import subscription as recipients
+from wsaction._pubsub.subscription import QueueLimits
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -236,10 +236,10 @@ async def test_an_overridden_subscribe_that_fails_subscribes_nothing() -> None:
             Loud.fails = True
 
 
-async def test_too_many_events_before_the_reply_become_a_resync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients, "MAX_HELD", 3)
+async def test_too_many_events_before_the_reply_become_a_resync() -> None:
+    count = QueueLimits().max_held + 2
     async with connect(served(), "/ws/") as ws:
-        await ws.send_json({"action": "flood", "route": ROOM, "count": 5})
+        await ws.send_json({"action": "flood", "route": ROOM, "count": count})
         assert await receive_names(ws, 2) == [200, "$resync"]
         await ws.send_json({"action": "tell", "route": ROOM})
         assert await receive_names(ws, 2) == ["told", 200]

@@ -3,100 +3,31 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from tests.support.live_boards import Board, Counted, FailingLayer, Moved, Root, Row, position, running_app
 from wsaction._events import users
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dependencies import Depends
-from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable, PermissionDenied
+from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
-from wsaction.layers.base import History, Position
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path, re_path
 from wsaction.subscriptions import SubscribeMixin
-from wsaction.testing import WebSocketSession, connect
+from wsaction.testing import connect
 
 WAIT = 5.0
-
-
-class Row(BaseModel):
-    id: int
-    text: str = ""
-
-
-class Moved(BaseModel):
-    x: int
-
-
-class Board(SubscribeMixin, AsyncAPIActionHandler):
-    @async_action
-    async def tell(self, data: Any = None, event: str = "told", but_me: bool = False) -> None:
-        await self.publish(event, data, exclude_self=but_me)
-
-    @async_action
-    async def whisper(self, data: Any = None) -> None:
-        await self.push("whispered", data)
-
-
-class Declared(Board):
-    events = {"moved": Moved}
-
-
-class Lean(Board):
-    history_size = 0
-
-
-class Counted(Board):
-    """A board whose list may wait."""
-
-    gate: Any = None
-
-    @async_action
-    async def list(self, stream: bool = False, most: int = 3) -> Any:
-        if self.gate is not None:
-            await self.gate.wait()
-        return [self.kwargs.get("pk"), self.action, most]
-
-
-class Root(SubscribeMixin, AsyncAPIConsumer):
-    routepatterns = [
-        path("boards/<int:pk>/", Board.as_aaah()),
-        path("declared/", Declared.as_aaah()),
-        path("lean/", Lean.as_aaah()),
-        path("counted/<int:pk>/", Counted.as_aaah()),
-    ]
-
-    @async_action
-    async def tell(self, data: Any = None) -> None:
-        await self.publish("told", data)
-
-
-@asynccontextmanager
-async def running_app(*routes: Any, **options: Any) -> AsyncIterator[WSAction]:
-    app = WSAction(routes or [path("ws/<str:tenant>/", Root.as_asgi())], **options)
-    async with app.lifespan():
-        yield app
-
-
-async def position(ws: WebSocketSession, route: str, **parameters: Any) -> dict[str, Any]:
-    reply = await ws.call("subscribe", route, **parameters)
-    assert (reply["status"], reply["errors"]) == (200, [])
-    data: dict[str, Any] = reply["data"]
-    return data
 
 
 # ------------------------------------------------------------------------------------------------- subscribing
@@ -606,17 +537,6 @@ async def test_events_of_an_action_are_published_after_its_commit(caplog: pytest
         assert (await ws.call("write", text="b"))["status"] == 200
         assert (await ws.event())["data"]["text"] == "b"
         await ws.nothing()
-
-
-class FailingLayer(MemoryLayer):
-    """A layer that fails to publish while ``away`` is set."""
-
-    away = False
-
-    async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
-        if self.away:
-            raise LayerUnavailable
-        return await super().publish(topic, body, history)
 
 
 async def test_a_failing_layer_is_a_503_or_a_resync_after_a_commit(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel
 
-from tests.pubsub.test_subscriptions import position
+from tests.support.live_boards import position
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._events.publish import topic_at
 from wsaction._protocol.event_frames import encode_event

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Board, FailingLayer, Row, position
+from tests.support.live_boards import Board, FailingLayer, Row, position
 from tests.support.redis_servers import RedisServer, needs_redis_server, redis_server
 from wsaction._events import users
 from wsaction._events.users import CONTROL, PUSHES

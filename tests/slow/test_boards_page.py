@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from examples.boards.live import live
-from tests.slow.test_explorer import CHROMIUM, DRIVER, Page, chromium
+from tests.support.chromium import CHROMIUM, DRIVER, Page, chromium
 from tests.support.contrast import faint
 from tests.support.node import node, packages
 from tests.support.restarts import kept_port

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from tests.support.chromium import CHROMIUM, DRIVER, Page, chromium
 from tests.support.contrast import faint
 from tests.support.kitchen_sink_app import everything
 from wsaction.applications import WSAction
@@ -23,18 +23,13 @@ from wsaction.permissions import IsAuthenticated
 from wsaction.routing import path
 
 selenium = pytest.importorskip("selenium", reason="selenium is needed for the explorer's tests: pip install selenium")
-from selenium import webdriver  # noqa: E402  # once it is known to be there
-from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402  # once it is known to be there
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="apt-get install chromium chromium-driver"),
 ]
-
-WAIT = 20.0  # seconds, for anything
 
 
 class Label(BaseModel):
@@ -128,82 +123,6 @@ def make() -> WSAction:
         version="7.1",
         authentication_classes=[Tokens],
     )
-
-
-class Page:
-    """The explorer, as a user sees it."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def open(self, url: str) -> "Page":
-        self.driver.get(url)
-        return self
-
-    def one(self, css: str) -> Any:
-        return self.driver.find_element(By.CSS_SELECTOR, css)
-
-    def texts(self, css: str) -> list[str]:
-        """The texts of all matching elements, read at once."""
-        script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText.trim())"
-        texts: list[str] = self.driver.execute_script(script, css)
-        return texts
-
-    def until(self, condition: Callable[[], Any]) -> Any:
-        ignored = (selenium.common.exceptions.StaleElementReferenceException,)
-        return WebDriverWait(self.driver, WAIT, 0.05, ignored_exceptions=ignored).until(lambda driver: condition())
-
-    def state(self, *wanted: str) -> str:
-        """Waits for a state of the connection, and gives its text."""
-        self.until(lambda: self.one("#connection").get_attribute("data-state") in wanted)
-        return str(self.one("#state").text)
-
-    def choose(self, action: str) -> None:
-        self.one(f'#tree a[href="#{action}"]').click()
-        self.until(lambda: self.one("#tree a[aria-current]").get_attribute("href").endswith(f"#{action}"))
-
-    def field(self, name: str) -> Any:
-        return self.driver.find_element(
-            By.XPATH,
-            f"//main//label[text()='{name}']/ancestor::div[contains(@class,'field')][1]/div[@class='holder']"
-            "//*[self::input[not(@type='checkbox')] or self::textarea or self::select]",
-        )
-
-    def click(self, node: Any) -> None:
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", node)
-        node.click()
-
-    def include(self, name: str) -> None:
-        self.click(self.driver.find_element(By.XPATH, f"//main//label[text()='{name}']"))
-
-    def send(self) -> None:
-        self.one("button.send").click()
-
-    def frame(self) -> Any:
-        return json.loads(self.one("#frame").get_attribute("value"))
-
-    def reply(self, status: str) -> str:
-        """Waits until the newest call has this status. Returns its text."""
-        self.until(lambda: self.texts(".call:first-child .status") == [status])
-        return str(self.one(".call:first-child").text)
-
-    def button(self, text: str) -> None:
-        self.click(self.driver.find_element(By.XPATH, f"//button[text()='{text}']"))
-
-    def complaints(self) -> list[str]:
-        """The messages of the browser's console, except those about refused or lost connections."""
-        return [
-            one["message"] for one in self.driver.get_log("browser") if "WebSocket connection to" not in one["message"]
-        ]
-
-
-def chromium() -> Any:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
 
 
 @pytest.fixture(scope="module")

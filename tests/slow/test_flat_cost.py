@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Board
+from tests.support.live_boards import Board
 from wsaction._pubsub.hub import Hub
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer

@@ -18,9 +18,7 @@ from tests.support.hub_simulation import World
 from tests.support.schedules import SCHEDULES
 from tests.support.virtual_time import now, run
 from wsaction._protocol.event_frames import encode_event
-from wsaction._pubsub import fanout as fanouts
-from wsaction._pubsub import subscription as recipients
-from wsaction._pubsub import topic as topics
+from wsaction._pubsub.subscription import QueueLimits
 from wsaction._pubsub.topic import Rings
 from wsaction.layers import redis
 
@@ -34,13 +32,12 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
     epochs, ticks = itertools.count(), random.Random(seed)
     monkeypatch.setattr(redis, "new_epoch", lambda: f"e{next(epochs)}")
     events = rng.choice((1, 8, 64))
-    for module, name, values in (
-        (topics, "MAX_BACKLOG", (4, 16, 1024)),
-        (recipients, "MAX_COLLECTED", (4, 16, 1024)),
-        (recipients, "MAX_HELD", (1024,) * 3 if gentle else (4, 16, 1024)),  # events beyond it are lost
-        (recipients, "SKIPS_BEFORE_POSITION", (3, 100)),
-    ):
-        monkeypatch.setattr(module, name, rng.choice(values))
+    queue_limits = QueueLimits(
+        max_backlog=rng.choice((4, 16, 1024)),
+        max_collected=rng.choice((4, 16, 1024)),
+        max_held=rng.choice((1024,) * 3 if gentle else (4, 16, 1024)),  # events beyond it are lost
+        skips_before_position=rng.choice((3, 100)),
+    )
     chunk = rng.choice((1, 3, 64))
 
     async def live() -> World:
@@ -55,7 +52,9 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
                 "join_timeout": 4.0,
                 "max_fill": 1000 if gentle else rng.choice((50, 1000)),
                 "fanout_chunk": chunk,
+                "fanout_clock": lambda: ticks.random() * 0.003 + now(),
                 "rings": Rings(events=events),
+                "queue_limits": queue_limits,
             }
 
         world = World(
@@ -72,7 +71,6 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
         await world.live(lambda world: trouble(world, server, seconds), pause=rng.choice((0.02, 0.1)))
         return world
 
-    monkeypatch.setattr(fanouts.Fanout.__init__, "__defaults__", (lambda: ticks.random() * 0.003 + now(),))
     return run(live())
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.client.test_client import app as worker_app
-from tests.client.test_client_reconnect import Me, Tokens, guarded  # noqa: F401  # a fixture
 from tests.conftest import Server
+from tests.support.guarded_app import Me, Tokens, guarded_app
 from tests.support.scripted import scripted
+from tests.support.worker_app import app as worker_app
 from wsaction.applications import WSAction
 from wsaction.cli import main
 from wsaction.routing import path as pattern
@@ -145,8 +145,8 @@ def test_no_connection_and_no_reply_exit_with_3(url: str) -> None:
     assert (result.exit_code, result.stderr) == (3, "wsaction: hang: no reply in 0.2 s\n")
 
 
-def test_a_token_by_option_or_environment(guarded: Server) -> None:  # noqa: F811
-    url = guarded.url("/ws/")
+def test_a_token_by_option_or_environment(serve: Callable[..., Server]) -> None:
+    url = serve(guarded_app()).url("/ws/")
     assert run(url, "whoami", "--token", "good").stdout == '"ada"\n'
     assert run(url, "whoami", env={"WSACTION_TOKEN": "good"}).stdout == '"ada"\n'
     assert run(url, "whoami", "--token", "bad").exit_code == 3

@@ -8,6 +8,7 @@ event once, or a ``$resync`` if they may have missed one, or their connection is
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Collection
 from contextvars import copy_context
 from functools import partial
@@ -17,7 +18,7 @@ from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.fanout import CHUNK, SLICE, Fanout
 from wsaction._pubsub.join import MAX_RECOVERED, Join, Reply, Snapshot
 from wsaction._pubsub.reconcile import CHECK_GRACE, CHECK_INTERVAL, MAX_FILL, MAX_READS, Reconciler
-from wsaction._pubsub.subscription import Filter, FilteredSubscription, State, Subscriber, Subscription
+from wsaction._pubsub.subscription import Filter, FilteredSubscription, QueueLimits, State, Subscriber, Subscription
 from wsaction._pubsub.topic import OnEvent, Rings, Topic
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.locks import Locks
@@ -55,7 +56,9 @@ class Hub:
         check_grace: float = CHECK_GRACE,
         fanout_chunk: int = CHUNK,
         fanout_seconds: float = SLICE,
+        fanout_clock: Callable[[], float] = time.perf_counter,
         rings: Rings | None = None,
+        queue_limits: QueueLimits | None = None,
         on_event: OnEvent | None = None,
         on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
@@ -69,7 +72,9 @@ class Hub:
         self._context = copy_context()
         self._context.run(current_frame.set, None)
         self._tasks = Tasks(self._context)
-        self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0), chunk=fanout_chunk, seconds=fanout_seconds)
+        self._fanout = Fanout(
+            self._tasks, partial(asyncio.sleep, 0), fanout_clock, chunk=fanout_chunk, seconds=fanout_seconds
+        )
         self._reconciler = Reconciler(
             layer,
             self._tasks,
@@ -80,6 +85,7 @@ class Hub:
         )
         self._topics: dict[str, Topic] = {}
         self._rings = rings or Rings()
+        self._queue_limits = queue_limits or QueueLimits()
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # the subscriptions by topic and route
         self._names: dict[Subscriber, str] = {}  # the names of subscribers that have been excluded
         self._pending_invalidation: dict[str, History | None] = {}
@@ -323,7 +329,9 @@ class Hub:
         """Returns the topic, created if need be, and keeps it from being removed."""
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = Topic(name, history, self._fanout, self._on_event, self._rings)
+            topic = self._topics[name] = Topic(
+                name, history, self._fanout, self._on_event, self._rings, self._queue_limits.max_backlog
+            )
             self.layer.subscribe(name)
         elif topic.linger_timer is not None:
             topic.linger_timer.cancel()
@@ -336,9 +344,10 @@ class Hub:
         self, subscriber: Subscriber, route: str, filter: Filter | None, filter_timeout: float
     ) -> Subscription:
         if filter is None:
-            subscription = Subscription(subscriber, route)
+            subscription = Subscription(subscriber, route, self._queue_limits)
         else:
-            subscription = FilteredSubscription(subscriber, route, filter, self._tasks, filter_timeout)
+            limits = self._queue_limits
+            subscription = FilteredSubscription(subscriber, route, limits, filter, self._tasks, filter_timeout)
         subscription.excluded_as = self._names.get(subscriber)
         return subscription
 

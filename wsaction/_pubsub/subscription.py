@@ -17,10 +17,24 @@ from wsaction.layers.base import Position
 
 logger = logging.getLogger("wsaction")
 
-MAX_COLLECTED = 1_024  # events that wait for the reply of a subscription; with more, the join starts again
-MAX_UNFILTERED = 1_024  # events that wait for a filter; with more, the subscriber is closed as a slow consumer
-MAX_HELD = 1_024  # items that wait while a subscription is held; with more, it gets `$resync`
-SKIPS_BEFORE_POSITION = 100  # skipped events in a row after which the subscriber gets `$position`
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """How many items may wait in the queues of a subscription, or of its topic.
+
+    * ``max_collected``: events that wait for the reply of a subscription. With more, the join starts again.
+    * ``max_unfiltered``: events that wait for a filter. With more, the subscriber is closed as a slow consumer.
+    * ``max_held``: items that wait while a subscription is held. With more, it gets ``$resync``.
+    * ``max_backlog``: messages that wait while a topic is reconciled. With more, the layer is read again.
+    * ``skips_before_position``: skipped events in a row after which the subscriber gets ``$position``.
+    """
+
+    max_collected: int = 1_024
+    max_unfiltered: int = 1_024
+    max_held: int = 1_024
+    max_backlog: int = 1_024
+    skips_before_position: int = 100
+
 
 Filter = Callable[[Event], Awaitable[str | None]]
 """Decides what a recipient gets of an event: ``event.frame``, another frame (see `Event.with_offset`), or None.
@@ -100,6 +114,7 @@ class Subscription:
 
     __slots__ = (
         "_hold",
+        "_limits",
         "collected",
         "cursor",
         "excluded_as",
@@ -113,9 +128,10 @@ class Subscription:
 
     take: Callable[[Any], None]
 
-    def __init__(self, subscriber: Subscriber, route: str) -> None:
+    def __init__(self, subscriber: Subscriber, route: str, limits: QueueLimits) -> None:
         self.subscriber = subscriber
         self.route = route
+        self._limits = limits
         self.state = State.WAITING
         self.collected: list[Event] = []
         self.cursor = 0  # the offset of the last event sent when it was answered
@@ -147,7 +163,7 @@ class Subscription:
 
     def collect(self, event: Event) -> None:
         """Keeps an event until the subscription is answered."""
-        if len(self.collected) < MAX_COLLECTED:
+        if len(self.collected) < self._limits.max_collected:
             self.collected.append(event)
         else:
             self.restart()
@@ -172,10 +188,10 @@ class Subscription:
     def hold(self, extra: int = 0) -> None:
         """Holds back items from now on, until `resume` has been called as many times as this.
 
-        ``extra`` is a number of items that may be held beyond `MAX_HELD`.
+        ``extra`` is a number of items that may be held beyond ``max_held``.
         """
         if self._hold is None:
-            self._hold = _Hold(self.take, MAX_HELD)
+            self._hold = _Hold(self.take, self._limits.max_held)
             self.take = self._hold_back
         self._hold.count += 1
         self._hold.limit += extra
@@ -203,7 +219,7 @@ class Subscription:
         hold = self._hold
         is_reply = isinstance(item, _Reply)
         if hold is None or (is_reply and len(hold.items) >= hold.limit):
-            reason = f"slow consumer; {MAX_HELD} replies and events wait for a subscription"
+            reason = f"slow consumer; {self._limits.max_held} replies and events wait for a subscription"
             self.subscriber.close(TRY_AGAIN_LATER, reason)
         elif is_reply or (len(hold.items) < hold.limit and not hold.overrun):
             hold.items.append(item)
@@ -236,7 +252,7 @@ class Subscription:
         within the history. It must send behind all earlier events.
         """
         self.skipped += 1
-        if self.skipped >= SKIPS_BEFORE_POSITION and event.offset:
+        if self.skipped >= self._limits.skips_before_position and event.offset:
             self.skipped = 0
             send(encode_notice("$position", self.route, Position(epoch, event.offset)))
 
@@ -250,8 +266,16 @@ class FilteredSubscription(Subscription):
 
     __slots__ = ("_alarm", "_filter", "_filter_task", "_loop", "_queue", "_started", "_tasks", "_timed_out", "_timeout")
 
-    def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, filter_timeout: float) -> None:
-        super().__init__(subscriber, route)
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        route: str,
+        limits: QueueLimits,
+        filter: Filter,
+        tasks: Tasks,
+        filter_timeout: float,
+    ) -> None:
+        super().__init__(subscriber, route, limits)
         self._filter = filter
         self._timeout = filter_timeout
         self._tasks = tasks
@@ -296,8 +320,8 @@ class FilteredSubscription(Subscription):
         if type(item) is str and not self._queue and self._filter_task is None:
             self.subscriber.put(item)
             return
-        if len(self._queue) >= MAX_UNFILTERED:
-            self.subscriber.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_UNFILTERED} events wait for its permissions")
+        if len(self._queue) >= (most := self._limits.max_unfiltered):
+            self.subscriber.close(TRY_AGAIN_LATER, f"slow consumer; {most} events wait for its permissions")
             return
         self._queue.append(item)
         if self._filter_task is None:

@@ -26,7 +26,6 @@ MAX_RINGS_BYTES = 16_777_216  # bytes of the rings of all topics
 EVENT_BYTES = 200  # bytes of memory that an event takes beside its frame
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two `$resync` of a topic, doubled each time
 CALM = 30.0  # seconds without a `$resync` after which the pause is `FIRST_PAUSE` again
-MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; with more, the layer is read again
 
 Message = tuple[str, int, bytes]  # a message of the layer: epoch, offset, body
 OnEvent = Callable[[str, str, int], None]  # called with the topic, the event's name and the number of recipients
@@ -42,6 +41,7 @@ class Topic:
     fanout: Fanout
     on_event: OnEvent | None
     rings: "Rings"
+    max_backlog: int  # messages that wait while the topic is reconciled; with more, the layer is read again
     epoch: str = ""
     offset: int = 0
     has_position: bool = False  # false until the first page or, without history, confirmation
@@ -121,7 +121,7 @@ class Topic:
             self.ready.clear()
             self.backlog.append((epoch, offset, body))
             return True
-        if len(self.backlog) < MAX_BACKLOG:
+        if len(self.backlog) < self.max_backlog:
             self.backlog.append((epoch, offset, body))
         else:
             self.overrun = True
