@@ -1,7 +1,7 @@
 """Hooks: callbacks for metrics, logs and traces.
 
-`_server.lifecycle` calls ``on_connect``, ``on_disconnect`` and, in its ``HooksGate``, ``on_action``. `_pubsub.topic`
-calls ``on_event``, `_pubsub.hub` calls ``on_unpublished``, and each connection calls ``on_limit``. To add a hook,
+`_dispatch.hooks` calls ``on_action``, `_server.lifecycle` calls ``on_connect`` and ``on_disconnect``, `_pubsub.topic`
+``on_event``, `_pubsub.hub` ``on_unpublished``, and each connection and `_dispatch.session` ``on_limit``. To add a hook,
 declare it in `Hooks` and call ``hooks.call("on_...", ...)`` where it happens.
 """
 

@@ -1,4 +1,7 @@
-"""Limits: sizes, counts and timeouts of an app or a consumer, all finite by default."""
+"""Limits: sizes, counts and timeouts of an app or a consumer, all finite by default.
+
+To add one, declare and describe it in `Limits`; where it is reached, tell the app with ``on_limit``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

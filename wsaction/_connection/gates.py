@@ -2,7 +2,7 @@
 
 `AuthenticationGate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping.
 `BlockingWatch` warns, in debug mode, of actions that block the event loop. `_dispatch.broadcasts.BroadcastOrderGate`
-sends broadcasts after the reply, `_server.lifecycle.HooksGate` calls ``on_action``. Most connections have none of them.
+sends broadcasts after the reply, `_dispatch.hooks.HooksGate` calls ``on_action``. Most connections have none of them.
 """
 
 import asyncio

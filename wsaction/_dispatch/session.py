@@ -1,7 +1,8 @@
 """From a frame to its handler: route → permissions → parameters → action → encode.
 
 A `Session` is one connection's way through a `_handlers.route_table.RouteTable`, and the
-`_connection.connection.Dispatcher` that the connection asks.
+`_connection.connection.Dispatcher` that the connection asks. `wsaction.handlers` declares the actions ``$ping`` and
+``$cancel``; ``$auth`` is answered by `_connection.gates.AuthenticationGate`.
 """
 
 import asyncio

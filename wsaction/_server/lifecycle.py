@@ -3,19 +3,19 @@
 import asyncio
 import logging
 import math
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsaction._connection.connection import Connection, Dispatcher
-from wsaction._connection.gates import AuthenticationGate, BlockingWatch, Gate
+from wsaction._connection.gates import AuthenticationGate, BlockingWatch
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
+from wsaction._dispatch.hooks import HooksGate
 from wsaction._dispatch.session import Session
 from wsaction._events.reauthorization import check_connect_permissions
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
-from wsaction._handlers.route_table import Call, RouteTable
+from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.close_codes import (
     INTERNAL_ERROR,
     NO_CLOSE_FRAME,
@@ -25,7 +25,6 @@ from wsaction._protocol.close_codes import (
     TRY_AGAIN_LATER,
     code_for_status,
 )
-from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
 from wsaction._utils.asgi import Receive, Send
@@ -36,14 +35,12 @@ from wsaction.exceptions import (
     ActionTimeout,
     APIError,
     Busy,
-    Cancelled,
     NotAuthenticated,
     PermissionDenied,
     ShuttingDown,
     one_line,
     to_api_error,
 )
-from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, limit_in
 from wsaction.permissions._classes import require
 from wsaction.serializers._errors import encode_errors
@@ -327,34 +324,3 @@ async def _answer_lifespan(receive: Receive, send: Send, runtime: Runtime) -> No
         await receive()
         await runtime.close()
     await send({"type": "lifespan.shutdown.complete"})
-
-
-class HooksGate(Gate):
-    """Calls the app's ``on_action`` hooks for each answered frame."""
-
-    __slots__ = ("_session",)
-
-    def __init__(self, dispatcher: Dispatcher, session: Session) -> None:
-        super().__init__(dispatcher)
-        self._session = session
-
-    async def run(self, frame: Frame) -> str | None:
-        started = time.perf_counter()
-        try:
-            return await super().run(frame)
-        finally:
-            if not frame.is_detached:
-                self._call_hooks(frame, time.perf_counter() - started)
-
-    def _call_hooks(self, frame: Frame, seconds: float) -> None:
-        call: Call | None = getattr(frame, "call", None)  # None for a malformed frame, `$auth` or an unknown route
-        info = ActionInfo(
-            consumer=self._session.consumer,
-            handler=None if call is None or not call.route_exists else call.mounted.handler_class.__name__,
-            action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
-            route=frame.route,
-            request_id=frame.request_id,
-            status=frame.status or Cancelled.code[0],  # None if the connection has closed
-            seconds=seconds,
-        )
-        self._session.runtime.hooks.call("on_action", info)
