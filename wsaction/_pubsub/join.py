@@ -149,7 +149,7 @@ class Join:
             return page.position, None
         missed = [Event(offset, body) for offset, body in page.events]
         if since.epoch == topic.epoch:
-            pages.note(since, missed)
+            pages.keep(since, missed)
         return page.position, missed
 
 

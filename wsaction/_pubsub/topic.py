@@ -421,7 +421,7 @@ class Pages:
     _since: Position | None = None
     _events: list[Event] = field(default_factory=list)
 
-    def note(self, since: Position, events: list[Event]) -> None:
+    def keep(self, since: Position, events: list[Event]) -> None:
         """Keeps a page instead of the last one. ``since`` must be in the epoch in which the page was read."""
         self._since = since
         self._events = events
