@@ -119,7 +119,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         "overrides_event_routes": ("get_event_routes",),
         "scopes_queryset": ("get_queryset", "get_object", "filter_queryset"),
     }
-    announced_by: ClassVar[frozenset[str]] = frozenset(
+    annotation_attributes: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
 

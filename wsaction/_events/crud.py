@@ -48,7 +48,7 @@ class _Place:
     """A route where a change is published."""
 
     plan: EventPlan  # of the route's handler
-    shows: EventPlan  # whose serializer is used: the same, or the changing handler's if `plan` has no such objects
+    output_plan: EventPlan  # whose serializer is used: `plan`, or the changing handler's if `plan` has no such objects
     hub: Hub
     topic: str
     route: str
@@ -306,7 +306,7 @@ def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, befor
     encoded: dict[Any, str] = {}
 
     def render(place: _Place) -> _Place:
-        shows = place.shows
+        shows = place.output_plan
         if any(_shows_differently(mounted, shows) for mounted in place.sharing):
             return replace(place, data=encode_key(shows, pk, obj))
         key = shows.serializer_class, shows.overrides_serializer, shows.version_field
@@ -364,7 +364,7 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
     # The handlers of some recipients may be asked, even if the publisher's is not.
     access = access_at(target, plan, plan.lookup in target.captures)
     needs_subject = bool(sharing) or plan.varies or access.is_restricted
-    shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
+    shows = plan if plan.handler_class is own.handler_class or _has_such_objects(handler, target, plan, obj) else own
     return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 
 
@@ -376,7 +376,7 @@ def _handler_at(handler: "GenericAsyncAPIActionHandler", target: Target) -> Any:
     return mounted.handler(frame, handler.scope)
 
 
-def _shows(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventPlan, obj: Any) -> bool:
+def _has_such_objects(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventPlan, obj: Any) -> bool:
     """Whether the handler of a route has such objects. Otherwise the handler that made the change shows them."""
     if not plan.has_objects:
         return False
