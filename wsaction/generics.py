@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
 
-from wsaction._events.crud import event_routes, note_given
+from wsaction._events.crud import event_routes, publish_object_from
 from wsaction._events.plan import is_live
 from wsaction._handlers.declarations import HookFlags, overrides
 from wsaction.consumers import AsyncAPIConsumer
@@ -119,7 +119,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         "overrides_event_routes": ("get_event_routes",),
         "scopes_queryset": ("get_queryset", "get_object", "filter_queryset"),
     }
-    announced_by: ClassVar[frozenset[str]] = frozenset(
+    annotation_attributes: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
 
@@ -189,7 +189,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             be read again.
         :raises TypeError: ``obj`` or ``before`` is not an instance of the queryset's model.
         """
-        await self._on_its_loop(lambda: note_given(self, event, obj, before))
+        await self._on_its_loop(lambda: publish_object_from(self, event, obj, before))
 
     def _lookup_value(self) -> Any:
         name = self.lookup_url_kwarg or self.lookup_field

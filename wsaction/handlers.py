@@ -68,7 +68,7 @@ class AsyncAPIActionHandler:
     dialects: ClassVar[Sequence[Dialect]] = ()  # for clients that offer the sub-protocol of one of them
     available_actions: ClassVar[Mapping[str, Action]] = {}  # by name; read from the class body
     reserved_names: ClassVar[frozenset[str]] = frozenset()  # names that no action may have, besides this class's own
-    announced_by: ClassVar[frozenset[str]] = frozenset()  # attributes that `resolve_annotation` depends on
+    annotation_attributes: ClassVar[frozenset[str]] = frozenset()  # attributes that `resolve_annotation` depends on
     is_consumer: ClassVar[bool] = False  # whether one instance serves the whole connection
     overrides_permissions: ClassVar[bool] = False  # whether a subclass overrides get_permissions or check_permissions
     overrides_object_permissions: ClassVar[bool] = False  # the same for check_object_permissions
@@ -119,7 +119,9 @@ class AsyncAPIActionHandler:
             cls.available_actions = cls.actions_with({})
         cls._read_hooks()
         check_settings(cls)
-        available = cls.actions_with(initkwargs) if cls.announced_by & initkwargs.keys() else cls.available_actions
+        available = (
+            cls.actions_with(initkwargs) if cls.annotation_attributes & initkwargs.keys() else cls.available_actions
+        )
         view = ActionView(cls, initkwargs, select_actions(cls.__name__, available, actions))
         cls.check_mounting(view)
         return view

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic import Strict
 
 from wsaction._events.access import values_of
-from wsaction._events.crud import note, watched
+from wsaction._events.crud import publish_change, record_changes
 from wsaction._handlers.declarations import is_default
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
@@ -86,8 +86,8 @@ class CreateModelMixin:
         """Creates an object."""
         values = self.validate(data)
         if self.publishes_changes and not is_default(self.perform_create, CreateModelMixin.perform_create):
-            obj, known = await watched(self, self.perform_create(values))
-            await note(self, "created", _check_returned(self, "perform_create", obj), known=known)
+            obj, recorded = await record_changes(self, self.perform_create(values))
+            await publish_change(self, "created", _check_returned(self, "perform_create", obj), recorded=recorded)
         elif (obj := await self.perform_create(values)) is None:
             _check_returned(self, "perform_create", obj)
         return self.serialize(obj)
@@ -100,7 +100,7 @@ class CreateModelMixin:
         """
         obj = await self.get_queryset().create(values)
         if self.publishes_changes:
-            await note(self, "created", obj)
+            await publish_change(self, "created", obj)
         return obj
 
 
@@ -167,7 +167,7 @@ class UpdateModelMixin:
             return await self.get_queryset().update(obj, values)
         before = values_of(self, obj)
         obj = await self.get_queryset().update(obj, values)
-        await note(self, "updated", obj, before)
+        await publish_change(self, "updated", obj, before)
         return obj
 
 
@@ -182,25 +182,25 @@ class DestroyModelMixin:
             await self.perform_destroy(obj)
             return
         before = values_of(self, obj)
-        _, known = await watched(self, self.perform_destroy(obj))
-        await note(self, "deleted", obj, before, known=known)
+        _, recorded = await record_changes(self, self.perform_destroy(obj))
+        await publish_change(self, "deleted", obj, before, recorded=recorded)
 
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.publishes_changes else None
         await self.get_queryset().delete(obj)
         if self.publishes_changes:
-            await note(self, "deleted", obj, before)
+            await publish_change(self, "deleted", obj, before)
 
 
 async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
-    """Calls ``perform_update``, notes the change for subscribers and returns the object."""
+    """Calls ``perform_update``, publishes the change and returns the object."""
     if not handler.publishes_changes or is_default(handler.perform_update, UpdateModelMixin.perform_update):
         return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
-    obj, known = await watched(handler, handler.perform_update(obj, values))
+    obj, recorded = await record_changes(handler, handler.perform_update(obj, values))
     obj = _check_returned(handler, "perform_update", obj)
-    await note(handler, "updated", obj, before, known=known)
+    await publish_change(handler, "updated", obj, before, recorded=recorded)
     return obj
 
 

@@ -145,7 +145,7 @@ async def test_without_strict_routing_the_root_takes_every_route() -> None:
 
 # ------------------------------------------------------------------------------------------------- the route cache
 def cached_routes(targets: Targets) -> list[str]:
-    return list(targets._kept)
+    return list(targets._cache)
 
 
 def test_the_route_cache_evicts_the_oldest_route() -> None:

@@ -585,7 +585,7 @@ async def test_a_check_of_a_newer_row_does_not_release_older_data(
             return rows if self.user.pk == ADMIN else GatedScope(rows.filter(owner=self.user.pk))
 
     if not compares:
-        monkeypatch.setattr(visibility, "_is_still", lambda *args: True)
+        monkeypatch.setattr(visibility, "_is_unchanged", lambda *args: True)
     async with database(store, tmp_path) as sessions:
         queryset = await queryset_of(store, "plain", sessions, {1: {"title": "old", "owner": 1}})
         router = SimpleRouter()

@@ -163,14 +163,14 @@ class BlockingWatch(Gate):
     """Warns, in debug mode, of an action that blocks the event loop.
 
     An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
-    awaiting anything. There is one warning for each: ``known`` has their names, for all connections of an app.
+    awaiting anything. There is one warning for each: ``warned`` has their names, for all connections of an app.
     """
 
-    __slots__ = ("_known", "_longest")
+    __slots__ = ("_longest", "_warned")
 
-    def __init__(self, dispatcher: "Dispatcher", known: set[str]) -> None:
+    def __init__(self, dispatcher: "Dispatcher", warned: set[str]) -> None:
         super().__init__(dispatcher)
-        self._known = known
+        self._warned = warned
         self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
 
     @types.coroutine
@@ -196,8 +196,8 @@ class BlockingWatch(Gate):
         if call is None or not call.route_exists or call.plan.name is None:
             return
         name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
-        if name not in self._known:
-            self._known.add(name)
+        if name not in self._warned:
+            self._warned.add(name)
             logger.warning(
                 "the action %s blocked the event loop for %.2f s, in which nobody else was served; await what it waits "
                 "for, or write it as a plain def, which runs in a thread",

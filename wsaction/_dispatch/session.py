@@ -145,12 +145,12 @@ class Session:
             call: Call = frame.call
             scope, action, called = self.scope, call.action, call.mounted
             handler = called.handler(frame, scope)
-            for mounted, ask, takes_keywords in call.permission_checks:
-                asked = handler if mounted is called else mounted.handler(frame, scope)
-                if ask is None:
-                    await require(asked, "check_permissions")
+            for mounted, check, takes_keywords in call.permission_checks:
+                owner = handler if mounted is called else mounted.handler(frame, scope)
+                if check is None:
+                    await require(owner, "check_permissions")
                 elif (
-                    verdict := ask((scope, asked, call.name), frame.keywords if takes_keywords else dict)
+                    verdict := check((scope, owner, call.name), frame.keywords if takes_keywords else dict)
                 ) is not None:
                     await raise_refusal(verdict)
             if call.throttles:
@@ -252,17 +252,20 @@ class Session:
             current_frame.reset(token)
         return data
 
-    async def allow(self, frame: Frame, *, decided: bool = True) -> "AsyncAPIActionHandler":
-        """The handler of a frame, once all permissions for its action have allowed it. ``decided``: a handler that
-        decides for each frame is asked too. Raises `PermissionDenied`."""
+    async def allow(self, frame: Frame, *, include_overridden: bool = True) -> "AsyncAPIActionHandler":
+        """Returns the handler of a frame, once all permissions for its action have allowed it.
+
+        ``include_overridden``: whether a handler that overrides the permission hooks is asked too. Raises
+        `PermissionDenied`.
+        """
         call = frame.call
         handler = call.mounted.handler(frame, self.scope)
-        for mounted, ask, _ in call.permission_checks:
-            asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
-            if ask is None:
-                if decided or mounted is not call.mounted:
-                    await require(asked, "check_permissions")
-            elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
+        for mounted, check, _ in call.permission_checks:
+            owner = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
+            if check is None:
+                if include_overridden or mounted is not call.mounted:
+                    await require(owner, "check_permissions")
+            elif (verdict := check((self.scope, owner, call.name), frame.keywords)) is not None:
                 await raise_refusal(verdict)
         return handler
 
@@ -367,11 +370,11 @@ class Session:
 
     async def _throttle(self, frame: Frame, call: Call, handler: "AsyncAPIActionHandler") -> None:
         for mounted, throttles in call.throttles:
-            asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
+            owner = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if throttles is None:
-                await require(asked, "check_throttles")
+                await require(owner, "check_throttles")
             else:
-                await check_throttles(throttles, self.scope, asked, call.name)
+                await check_throttles(throttles, self.scope, owner, call.name)
 
     def _not_found_error(self, frame: Frame, call: Call) -> APIError:
         if call.route_exists:

@@ -105,7 +105,7 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
                 sees_answers.append(answer)
                 saw_answers.append(await view.saw())
         saw = False if False in saw_answers else None if None in saw_answers else True
-        return _frame_shown(handler, event, saw=saw, sees=all(sees_answers))
+        return _frame_for_recipient(handler, event, saw=saw, sees=all(sees_answers))
 
     return visible_frame
 
@@ -153,7 +153,9 @@ def encode_key(plan: EventPlan, pk: Any, obj: Any) -> str:
     return to_json(data).decode()
 
 
-def _frame_shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool) -> str | None:
+def _frame_for_recipient(
+    handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool
+) -> str | None:
     message, subject = event.message, event.subject
     if sees:
         if saw is False and subject["before"] is not None:
@@ -196,7 +198,7 @@ class _View:
         self._shared = event.filter_cache
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
-        self._asks_permissions = (
+        self._checks_permissions = (
             has_object_permissions(type(handler), handler.frame.call.plan)
             if grant.shows
             else access_of(handler).checks_permissions
@@ -220,7 +222,7 @@ class _View:
             return False
         if self._has_own_get_object:
             return await self._sees_by_get_object()
-        if in_scope and not self._asks_permissions:
+        if in_scope and not self._checks_permissions:
             return True
         shared = self._is_base or (in_scope is True and self._is_shared)
         row, is_unchanged = await self._row(pk) if shared else await self._read(self._queryset, pk)
@@ -228,7 +230,7 @@ class _View:
             return False
         if not is_unchanged:
             return await self._may_see_restored("after", after) if in_scope else None
-        if not self._asks_permissions:
+        if not self._checks_permissions:
             return True
         try:
             return await self._may_see(row)
@@ -246,7 +248,7 @@ class _View:
         if before is None:
             return False if self._is_new else None
         in_scope = self._in_scope(before)
-        if in_scope is False or not (self._asks_permissions or self._has_own_get_object):
+        if in_scope is False or not (self._checks_permissions or self._has_own_get_object):
             return in_scope
         if self._has_own_get_object:
             return None
@@ -281,7 +283,7 @@ class _View:
 
         None if it cannot be restored, or if a permission reads a value that the event does not have.
         """
-        if not self._asks_permissions:
+        if not self._checks_permissions:
             return True
         source, pk, kind = self._source, self._subject["pk"], self._subject["kind"]
         if not isinstance(source, NarrowingQuerySet):
@@ -330,7 +332,7 @@ class _View:
         except NotFound:
             return None, False
         after = self._subject["after"]
-        return row, after is not None and _is_still(self._handler, self._source, row, self._subject)
+        return row, after is not None and _is_unchanged(self._handler, self._source, row, self._subject)
 
     async def _sees_by_get_object(self) -> bool | None:
         """As `sees`, by an overridden ``get_object()``. On a list's route it gets the object's key as a capture."""
@@ -343,7 +345,7 @@ class _View:
             if exc.status >= 500:
                 raise
             return False
-        return True if _is_still(handler, self._source, obj, self._subject) else None
+        return True if _is_unchanged(handler, self._source, obj, self._subject) else None
 
 
 def _scoped_queryset(handler: "GenericAsyncAPIActionHandler") -> Any:
@@ -360,7 +362,7 @@ def _scoped_queryset(handler: "GenericAsyncAPIActionHandler") -> Any:
     return handler.filter_queryset(handler.get_queryset())
 
 
-def _is_still(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, subject: Json) -> bool:
+def _is_unchanged(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, subject: Json) -> bool:
     """Whether a row still has the class and the values of an event's object."""
     if isinstance(queryset, NarrowingQuerySet):
         return isinstance(row, queryset.model) and queryset.is_still(row, subject["after"], subject["kind"])

@@ -48,7 +48,7 @@ class _Place:
     """A route where a change is published."""
 
     plan: EventPlan  # of the route's handler
-    shows: EventPlan  # whose serializer is used: the same, or the changing handler's if `plan` has no such objects
+    output_plan: EventPlan  # whose serializer is used: `plan`, or the changing handler's if `plan` has no such objects
     hub: Hub
     topic: str
     route: str
@@ -69,7 +69,7 @@ class _Change:
     places: tuple[_Place, ...]
     render: Callable[[_Place], _Place]  # returns a place with its data
     key: Any  # the handler class, the queryset and the key of the object
-    noted: Any  # the mapping of `watched` that a published change is added to; None outside of it
+    recorded: Any  # the mapping of `record_changes` that a published change is added to; None outside of it
 
     def remainder_after(self, published: "_Change") -> "_Change | None":
         """Returns what remains to publish after another change of the object; None if nothing does."""
@@ -83,8 +83,8 @@ class _Change:
         return replace(self, event="updated", read_before=lambda: published.after, before=published.after)
 
     def _record(self) -> None:
-        if self.noted is not None:
-            self.noted[self.key] = self
+        if self.recorded is not None:
+            self.recorded[self.key] = self
 
     async def publish(self) -> None:
         """Publishes the change to all places. Raises `LayerUnavailable`."""
@@ -195,37 +195,37 @@ _MERGED: Mapping[tuple[str, str], str | None] = {
 }
 
 
-async def watched(handler: "GenericAsyncAPIActionHandler", hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any]]:
+async def record_changes(handler: "GenericAsyncAPIActionHandler", hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any]]:
     """Awaits a hook such as ``perform_create()``; returns its result and the changes that were published meanwhile.
 
-    The action passes these to `note` as ``known``, so that a change that the hook has published itself is not published
-    twice. It matters if the hook is a unit of work of its own.
+    The action passes these to `publish_change` as ``recorded``, so that a change that the hook has published itself is
+    not published twice. It matters if the hook is a unit of work of its own.
     """
-    frame, noted = handler.frame, dict[Any, Any]()
-    before, frame.noted = getattr(frame, "noted", None), noted
+    frame, recorded = handler.frame, dict[Any, Any]()
+    before, frame.recorded_changes = getattr(frame, "recorded_changes", None), recorded
     try:
-        return await hook, noted
+        return await hook, recorded
     finally:
-        frame.noted = before
+        frame.recorded_changes = before
 
 
-async def note(
+async def publish_change(
     handler: "GenericAsyncAPIActionHandler",
     event: str,
     obj: Any,
     before: Mapping[str, Any] | None = None,
     *,
-    known: Mapping[Any, Any] | None = None,
+    recorded: Mapping[Any, Any] | None = None,
 ) -> None:
     """Publishes that an object was created, updated or deleted: after the commit, or at once without a unit of work.
 
-    ``before`` holds its values before the change. ``known`` holds changes that are published already and are not
+    ``before`` holds its values before the change. ``recorded`` holds changes that are published already and are not
     published again. Raises ``ValueError`` for another event; without a unit of work, `LayerUnavailable`.
     """
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
         obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired columns that the database computes
     change = _change(handler, event, obj, before)
-    if known and (published := known.get(change.key)) is not None:
+    if recorded and (published := recorded.get(change.key)) is not None:
         if (remainder := change.remainder_after(published)) is None:
             return
         change = remainder
@@ -242,8 +242,8 @@ async def note(
     pending.add(change)
 
 
-async def note_given(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Any) -> None:
-    """As `note`, for a change that the application made itself. ``before`` is an object, its values, or None.
+async def publish_object_from(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Any) -> None:
+    """As `publish_change`, for a change that the application made itself. ``before`` is an object, its values, or None.
 
     Raises ``ValueError`` if ``before`` is the changed object itself, or if the values of the object have expired and
     its row is gone; ``TypeError`` for an object of another model.
@@ -262,7 +262,7 @@ async def note_given(handler: "GenericAsyncAPIActionHandler", event: str, obj: A
         before = queryset.named(before)
     if isinstance(queryset, NarrowingQuerySet):
         obj = await _readable(handler, queryset, event, obj, before)
-    await note(handler, event, obj, before)
+    await publish_change(handler, event, obj, before)
 
 
 async def _readable(
@@ -306,7 +306,7 @@ def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, befor
     encoded: dict[Any, str] = {}
 
     def render(place: _Place) -> _Place:
-        shows = place.shows
+        shows = place.output_plan
         if any(_shows_differently(mounted, shows) for mounted in place.sharing):
             return replace(place, data=encode_key(shows, pk, obj))
         key = shows.serializer_class, shows.overrides_serializer, shows.version_field
@@ -327,8 +327,10 @@ def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, befor
         return None if event == "deleted" else json_of(plan, source, obj)
 
     values = (read_before(), read_after()) if any(place.needs_subject for place in places.values()) else (None, None)
-    key, noted = (type(handler), stored, pk), getattr(handler.frame, "noted", None)
-    return _Change(event, pk, type(obj), read_before, read_after, *values, tuple(places.values()), render, key, noted)
+    key, recorded = (type(handler), stored, pk), getattr(handler.frame, "recorded_changes", None)
+    return _Change(
+        event, pk, type(obj), read_before, read_after, *values, tuple(places.values()), render, key, recorded
+    )
 
 
 def _encode_at(plan: EventPlan, own: EventPlan, obj: Any, pk: Any) -> str:
@@ -362,7 +364,7 @@ def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, 
     # The handlers of some recipients may be asked, even if the publisher's is not.
     access = access_at(target, plan, plan.lookup in target.captures)
     needs_subject = bool(sharing) or plan.varies or access.is_restricted
-    shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
+    shows = plan if plan.handler_class is own.handler_class or _has_such_objects(handler, target, plan, obj) else own
     return _Place(plan, shows, hub_of(session), topic, target.canonical or "", needs_subject, sharing)
 
 
@@ -374,7 +376,7 @@ def _handler_at(handler: "GenericAsyncAPIActionHandler", target: Target) -> Any:
     return mounted.handler(frame, handler.scope)
 
 
-def _shows(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventPlan, obj: Any) -> bool:
+def _has_such_objects(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventPlan, obj: Any) -> bool:
     """Whether the handler of a route has such objects. Otherwise the handler that made the change shows them."""
     if not plan.has_objects:
         return False

@@ -259,18 +259,18 @@ class Grant(Right):
         database may have only one connection for all.
         """
         for call in self.shows:
-            if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.permission_checks):
+            if all(check is None and mounted is call.mounted for mounted, check, _ in call.permission_checks):
                 continue
-            asked, unit = copy(frame), frame.unit
-            asked.call, asked.task = call, asyncio.current_task()
+            probe, unit = copy(frame), frame.unit
+            probe.call, probe.task = call, asyncio.current_task()
             before = current_frame.get()
-            current_frame.set(None if before is None else asked)
+            current_frame.set(None if before is None else probe)
             try:
-                await self._session.allow(asked, decided=False)
+                await self._session.allow(probe, include_overridden=False)
             finally:
                 current_frame.set(before)
                 if frame.unit is unit:
-                    frame.unit = asked.unit
+                    frame.unit = probe.unit
 
 
 def end_subscription(session: "Session", topic: str, route: str) -> None:

@@ -65,7 +65,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
         resume = await hub.join(
             connection,
             *key,
-            reply=reply.note,
+            reply=reply.keep_outcome,
             history=history,
             since=since,
             snapshot=take_snapshot,
@@ -159,7 +159,7 @@ class _Reply:
         self._outcome: tuple[Position, bool | None, str | None] = Position("", 0), None, None
         self._text = ""  # the encoded reply, if this is the reply
 
-    def note(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
+    def keep_outcome(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
         """Keeps the result. The hub calls this before it starts the subscription, and an error here prevents it.
 
         Raises `PermissionDenied` if the grant was withdrawn meanwhile, and `ReplyTooLarge`.

@@ -159,16 +159,16 @@ class RouteTable:
 
 
 class Targets:
-    """A cache of resolved routes: at most ``most``, of which the oldest is dropped first."""
+    """A cache of resolved routes: at most ``max_size``, of which the oldest is dropped first."""
 
-    __slots__ = ("_args", "_captures", "_kept", "_most", "_table", "calls")
+    __slots__ = ("_args", "_cache", "_captures", "_max_size", "_table", "calls")
 
-    def __init__(self, table: RouteTable, args: tuple[Any, ...], captures: Mapping[str, Any], most: int) -> None:
+    def __init__(self, table: RouteTable, args: tuple[Any, ...], captures: Mapping[str, Any], max_size: int) -> None:
         self._table = table
         self._args = args
         self._captures = captures
-        self._most = most
-        self._kept: dict[str, Target] = {}
+        self._max_size = max_size
+        self._cache: dict[str, Target] = {}
         self.calls: dict[str, dict[Any, Call]] = {}  # of each cached route, for a lookup without `resolve`
 
     def resolve(self, route: str) -> Target:
@@ -176,7 +176,7 @@ class Targets:
 
         Positional captures of the connection's path come before those of the route. A named capture of the route wins.
         """
-        if (target := self._kept.get(route)) is not None:
+        if (target := self._cache.get(route)) is not None:
             return target
         text, has_query, query = route.partition("?")
         if has_query:
@@ -193,7 +193,7 @@ class Targets:
             target = Target(route, match.func, self._args + match.args, captures, match.canonical, "", whole)
             keep = match.cacheable
         if keep:
-            if len(self._kept) >= self._most:
-                del self._kept[oldest := next(iter(self._kept))], self.calls[oldest]
-            self._kept[route], self.calls[route] = target, target.calls
+            if len(self._cache) >= self._max_size:
+                del self._cache[oldest := next(iter(self._cache))], self.calls[oldest]
+            self._cache[route], self.calls[route] = target, target.calls
         return target

@@ -83,7 +83,7 @@ class Frame:
     lateness: Lateness
     size: int  # characters of its text
     held: list[AfterReply] | None
-    noted: Any  # the changes that a hook of a generic action made, see `_events.crud.watched`
+    recorded_changes: Any  # the changes that a hook of a generic action made, see `_events.crud.record_changes`
     status: int | None  # of its final reply
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: "AsyncAPIConsumer"  # the root of its connection

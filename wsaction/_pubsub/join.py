@@ -48,7 +48,7 @@ class Join:
         """Returns whether the subscription was answered. If not, the collected events are stale: try again."""
         topic, subscription = self.topic, self.subscription
         await topic.ready.wait()
-        self._check_left()
+        self._raise_if_left()
         subscription.start_collecting()
         position, missed, recovered = topic.position, list[Event](), None
         if self.since is not None:
@@ -62,13 +62,13 @@ class Join:
         await subscription.subscriber.wait_for_space(_total_size(missed, subscription.route))
         if subscription.subscriber.is_closed:
             raise Cancelled("The connection has ended.")
-        self._check_left()
+        self._raise_if_left()
         if subscription.state is not State.COLLECTING:
             return False
         self._answer(position, missed, recovered, snapshot)
         return True
 
-    def _check_left(self) -> None:
+    def _raise_if_left(self) -> None:
         if self.subscription.state is State.LEFT:
             raise Cancelled("This subscription was ended or restarted before its reply.")
 
@@ -149,7 +149,7 @@ class Join:
             return page.position, None
         missed = [Event(offset, body) for offset, body in page.events]
         if since.epoch == topic.epoch:
-            pages.note(since, missed)
+            pages.keep(since, missed)
         return page.position, missed
 
 

@@ -25,7 +25,7 @@ MAX_RING_BYTES = 262_144  # bytes of one ring
 MAX_RINGS_BYTES = 16_777_216  # bytes of the rings of all topics
 EVENT_BYTES = 200  # bytes of memory that an event takes beside its frame
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two `$resync` of a topic, doubled each time
-CALM = 30.0  # seconds without a `$resync` after which the pause is `FIRST_PAUSE` again
+CALM_TIME = 30.0  # seconds without a `$resync` after which the pause is `FIRST_PAUSE` again
 
 Message = tuple[str, int, bytes]  # a message of the layer: epoch, offset, body
 OnEvent = Callable[[str, str, int], None]  # called with the topic, the event's name and the number of recipients
@@ -186,7 +186,7 @@ class Topic:
             self.has_position = True
         elif page.events is None:
             self.epoch, self.offset = position.epoch, self._offset_after_loss(position)
-            self.forget_ring()
+            self.clear_ring()
             self.resync()
         else:
             ahead_of_loss = self._change_epoch(position.epoch, page.shared) if position.epoch != self.epoch else []
@@ -263,7 +263,7 @@ class Topic:
 
     def _send_resync(self, subscriptions: Sequence[Subscription]) -> None:
         now = asyncio.get_running_loop().time()
-        is_calm = now - self._last_resync > CALM
+        is_calm = now - self._last_resync > CALM_TIME
         self._pause = FIRST_PAUSE if is_calm else min(2 * self._pause, LONGEST_PAUSE)
         self._last_resync = now
         self._notify("$resync", subscriptions)
@@ -278,7 +278,7 @@ class Topic:
         if self._resync_timer is not None:
             self._resync_timer.cancel()
             self._resync_timer = None
-        self.forget_ring()
+        self.clear_ring()
 
     # ------------------------------------------------------------------------------------------------ recent events
     def _remember(self, event: Event) -> None:
@@ -293,7 +293,7 @@ class Topic:
             self.ring_size -= ring.popleft().size + EVENT_BYTES
         self.rings.grow(self, self.ring_size - size_before)
 
-    def forget_ring(self) -> None:
+    def clear_ring(self) -> None:
         """Empties the ring. Clients that reconnect then get their events from the layer's history."""
         self.rings.forget(self)
         self.ring.clear()
@@ -403,7 +403,7 @@ class Rings:
         self._topics[topic] = None
         self._topics.move_to_end(topic)
         while self.size > self.max_bytes:
-            next(iter(self._topics)).forget_ring()
+            next(iter(self._topics)).clear_ring()
 
     def forget(self, topic: Topic) -> None:
         """Stops counting a topic's ring."""
@@ -421,7 +421,7 @@ class Pages:
     _since: Position | None = None
     _events: list[Event] = field(default_factory=list)
 
-    def note(self, since: Position, events: list[Event]) -> None:
+    def keep(self, since: Position, events: list[Event]) -> None:
         """Keeps a page instead of the last one. ``since`` must be in the epoch in which the page was read."""
         self._since = since
         self._events = events
