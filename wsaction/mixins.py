@@ -86,7 +86,7 @@ class CreateModelMixin:
         values = self.validate(data)
         if self.tells_changes and not _is(self.perform_create, CreateModelMixin.perform_create):
             obj, known = await watched(self, self.perform_create(values))
-            await note(self, "created", _check_returned(self, "perform_create", obj), known=known)
+            await _note(self, "created", _check_returned(self, "perform_create", obj), known=known)
         elif (obj := await self.perform_create(values)) is None:
             _check_returned(self, "perform_create", obj)
         return self.serialize(obj)
@@ -99,7 +99,7 @@ class CreateModelMixin:
         """
         obj = await self.get_queryset().create(values)
         if self.tells_changes:
-            await note(self, "created", obj)
+            await _note(self, "created", obj)
         return obj
 
 
@@ -166,7 +166,7 @@ class UpdateModelMixin:
             return await self.get_queryset().update(obj, values)
         before = values_of(self, obj)
         obj = await self.get_queryset().update(obj, values)
-        await note(self, "updated", obj, before)
+        await _note(self, "updated", obj, before)
         return obj
 
 
@@ -182,14 +182,14 @@ class DestroyModelMixin:
             return
         before = values_of(self, obj)
         _, known = await watched(self, self.perform_destroy(obj))
-        await note(self, "deleted", obj, before, known=known)
+        await _note(self, "deleted", obj, before, known=known)
 
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.tells_changes else None
         await self.get_queryset().delete(obj)
         if self.tells_changes:
-            await note(self, "deleted", obj, before)
+            await _note(self, "deleted", obj, before)
 
 
 async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
@@ -199,8 +199,16 @@ async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     before = values_of(handler, obj)
     obj, known = await watched(handler, handler.perform_update(obj, values))
     obj = _check_returned(handler, "perform_update", obj)
-    await note(handler, "updated", obj, before, known=known)
+    await _note(handler, "updated", obj, before, known=known)
     return obj
+
+
+async def _note(handler: Any, event: str, obj: Any, before: Any = None, *, known: Any = None) -> None:
+    """Notes a change for subscribers, on the connection's event loop: the hook may run on another one, in a thread."""
+    if handler._is_on_its_loop:
+        await note(handler, event, obj, before, known=known)
+    else:
+        await handler._on_its_loop(lambda: note(handler, event, obj, before, known=known))
 
 
 def _check_returned(handler: Any, hook: str, obj: Any) -> Any:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, Strict
 from wsaction._events.access import check_object, event_filter
 from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import access_of, history
-from wsaction._events.publish import own_route, session_of
+from wsaction._events.publish import check_loop, own_route, session_of
 from wsaction._events.reauthorization import Grant, release
 from wsaction._events.subscribe import COMINGS, subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
@@ -93,7 +93,9 @@ class SubscribeMixin:
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
         """Ends the connection's subscription to this route."""
-        release(session_of(self), subscribable_topic(self), own_route(self))
+        session = session_of(self)
+        check_loop(session)
+        release(session, subscribable_topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
         """Checks that the client may subscribe to the route. Override it for rules of your own.
