@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, Strict
 from wsaction._events.access import check_object, event_filter
 from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import access_of, history
-from wsaction._events.publish import own_route, session_of
+from wsaction._events.publish import check_loop, own_route, session_of
 from wsaction._events.reauthorization import Grant, end_subscription
 from wsaction._events.subscribe import subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
@@ -94,7 +94,9 @@ class SubscribeMixin:
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
         """Ends the connection's subscription to this route."""
-        end_subscription(session_of(self), subscribable_topic(self), own_route(self))
+        session = session_of(self)
+        check_loop(session)
+        end_subscription(session, subscribable_topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
         """Checks that the client may subscribe to the route. Override it for rules of your own.

@@ -25,6 +25,7 @@ from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable, OutcomeUnknown
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.layers.redis import RedisLayer
+from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly
@@ -123,6 +124,90 @@ async def test_publishing_from_a_sync_action(way: str) -> None:
         frames = [await ws.receive_json() for _ in range(2)]
         assert {frame.get("event") for frame in frames} == {None, "updated" if way == "publish_object" else "told"}
         assert [frame["status"] for frame in frames if "status" in frame] == [200]
+
+
+class Drafts(SubscribeMixin, ModelAPIActionHandler):
+    serializer_class = Card
+
+    async def change(self) -> None:
+        """Creates, updates and deletes, by the methods that publish."""
+        card = await self.perform_create({"text": "a"})
+        card = await self.perform_update(card, {"text": "b"})
+        if self.frame.body.get("fail"):
+            raise ZeroDivisionError
+        await self.perform_destroy(await self.queryset.get(pk=1))
+
+    async def change_as_a_unit(self) -> None:
+        async with unit_of_work():
+            await self.change()
+
+    @async_action
+    def by_a_thread(self) -> None:
+        """Its thread belongs to the action's unit of work."""
+        asyncio.run(self.change())
+
+    @async_action
+    async def apart(self) -> None:
+        """A thread outside of the action's unit: each change is a unit by itself."""
+        await on_another_loop(self.change)
+
+    @async_action
+    async def apart_as_a_unit(self) -> None:
+        await on_another_loop(self.change_as_a_unit)
+
+    @async_action
+    def on_its_own_loop(self, method: str) -> None:
+        asyncio.run(getattr(self, method)())
+
+
+class SharedDrafts(PresenceMixin, Drafts):
+    pass
+
+
+@contextlib.asynccontextmanager
+async def drafts(kind: str, tmp_path: Path, handler: Any = Drafts) -> AsyncIterator[tuple[Any, Any]]:
+    """A connection that is subscribed to rows, and their queryset."""
+    rows = MemoryQuerySet(Card, [Card(id=1)])
+    routes = [path("drafts/", handler.as_aaah(queryset=rows))]
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": routes})
+    async with layer(kind, tmp_path) as shared:
+        app = WSAction([path("ws/", root.as_asgi())], layer=shared)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "drafts/")
+            yield ws, rows
+
+
+@pytest.mark.parametrize("kind", ["memory", pytest.param("redis", marks=needs_redis_server)])
+@pytest.mark.parametrize("action", ["by_a_thread", "apart", "apart_as_a_unit"])
+async def test_changes_on_another_loop_are_published(action: str, kind: str, tmp_path: Path) -> None:
+    async with drafts(kind, tmp_path) as (ws, rows):
+        assert (await ws.call(action, "drafts/"))["status"] == 200
+        events = [(await ws.event())["event"]]
+        while events[-1] != "deleted":
+            events.append((await ws.event())["event"])
+        merged = action == "by_a_thread"  # the changes of one object in the action's unit are one event
+        assert events == ["created", "deleted"] if merged else ["created", "updated", "deleted"]
+        assert [(row.id, row.text) async for row in rows] == [(2, "b")]
+        await ws.nothing()
+
+
+@pytest.mark.parametrize("action", ["by_a_thread", "apart_as_a_unit"])
+async def test_changes_on_another_loop_that_are_rolled_back_are_not_published(action: str, tmp_path: Path) -> None:
+    async with drafts("memory", tmp_path) as (ws, rows):
+        assert (await ws.call(action, "drafts/", fail=True))["status"] == 500
+        assert [row.id async for row in rows] == [1]
+        await ws.nothing()
+
+
+@pytest.mark.parametrize("method", ["subscribe", "unsubscribe", "presence"])
+async def test_subscribing_on_another_loop_is_an_error(
+    method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with drafts("memory", tmp_path, SharedDrafts) as (ws, _):
+        assert (await ws.call("on_its_own_loop", "drafts/", method=method))["status"] == 500
+        assert "expected a call on the event loop that serves this connection" in caplog.text
+        assert (await ws.call("apart", "drafts/"))["status"] == 200
+        await ws.event("created")
 
 
 async def test_errors_are_raised_in_the_calling_loop() -> None:

@@ -222,6 +222,9 @@ async def publish_change(
     ``before`` holds its values before the change. ``recorded`` holds changes that are published already and are not
     published again. Raises ``ValueError`` for another event; without a unit of work, `LayerUnavailable`.
     """
+    if not handler._is_on_its_loop:
+        await handler._on_its_loop(lambda: publish_change(handler, event, obj, before, recorded=recorded))
+        return
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
         obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired columns that the database computes
     change = _change(handler, event, obj, before)

@@ -66,10 +66,18 @@ def topic_at(handler: "AsyncAPIActionHandler") -> str:
     return session_of(handler).topic_prefix + own_route(handler)
 
 
-def hub_of(session: "Session | DetachedSession") -> Hub:
-    """Returns the hub of the running event loop, created at first use: a session's own, except in another thread."""
+def check_loop(session: "Session | DetachedSession") -> None:
+    """Raises ``RuntimeError`` on another event loop than the session's, which has none of its subscriptions."""
     if (connection := session.connection) is not None and connection.loop is not asyncio.get_running_loop():
-        return session.runtime.hub  # in a thread of the application's, which runs a loop of its own
+        raise RuntimeError(
+            "expected a call on the event loop that serves this connection, got one on another event loop; make the "
+            "action an async def, or call the method by anyio.from_thread.run()"
+        )
+
+
+def hub_of(session: "Session | DetachedSession") -> Hub:
+    """Returns the hub of the event loop that serves a session, created at first use. Raises as `check_loop` does."""
+    check_loop(session)
     return session.loop_state.hub or session.runtime.hub
 
 
