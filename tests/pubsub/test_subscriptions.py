@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from tests.support.live_boards import Board, Counted, FailingLayer, Moved, Root, Row, position, running_app
-from wsaction._events import users
+from tests.support.virtual_time import in_virtual_time
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -218,9 +218,8 @@ async def test_more_than_max_subscriptions_is_busy() -> None:
         await position(ws, "boards/3/")
 
 
-async def test_subscriptions_under_way_count_while_the_layer_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users, "PATIENCE", 0.01)
-
+@in_virtual_time  # a handshake waits for the layer, which does not open
+async def test_subscriptions_under_way_count_while_the_layer_opens() -> None:
     class Slow(MemoryLayer):
         opening, proceed = asyncio.Event(), asyncio.Event()
 

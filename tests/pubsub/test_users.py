@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.hubs import RecordingSubscriber, join, opened
 from tests.support.live_boards import Board, FailingLayer, Row, position
 from tests.support.redis_servers import RedisServer, needs_redis_server, redis_server
+from tests.support.virtual_time import in_virtual_time
 from wsaction._events import users
 from wsaction._events.users import CONTROL, PUSHES
 from wsaction._pubsub.hub import Hub
@@ -336,18 +338,19 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
     assert caplog.text.count("the server is stopping") == 2
 
 
-async def test_pending_changes_of_users_are_bounded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(users, "MAX_UNTOLD", 2)
+async def test_pending_changes_of_users_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     layer = FailingLayer()
-    async with started(layer=layer) as app:
+    async with opened(layer) as hub:
+        bounded = users.Users(lambda: hub, str, shared=True, max_untold=2)
         layer.away = True
         for name in ("a", "b", "b", "c"):
-            await app.runtime.loop_state.users.tell_surely("disconnect", name, reason="")
-        assert [name for _, name in app.runtime.loop_state.users._untold] == ["a", "b"]
+            await bounded.tell_surely("disconnect", name, reason="")
         assert "about user 'c' (disconnect) does not reach other processes: 2 commands wait already" in caplog.text
+        await join(hub, recorder := RecordingSubscriber(), CONTROL, history=users.HISTORY)
         layer.away = False
+        published = [event["data"]["user"] for event in (await recorder.receive(3))[1:]]
+        assert published == ["a", "b"]
+        await bounded.stop()
 
 
 async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
@@ -485,11 +488,9 @@ async def test_an_unavailable_layer_is_subscribed_to_later(
     assert caplog.text.count("cannot be heard yet") == 2
 
 
+@in_virtual_time
 @pytest.mark.parametrize("waits", [True, False])
-async def test_connections_wait_until_the_process_listens(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not waits:
-        monkeypatch.setattr(users, "PATIENCE", 0.01)
-
+async def test_connections_wait_until_the_process_listens(waits: bool) -> None:
     class SlowLayer(MemoryLayer):
         called, proceed = asyncio.Event(), asyncio.Event()
 

@@ -58,10 +58,13 @@ class Users:
     capacity = 1 << 20  # never reached: `put` runs each command at once
     is_closed = False
 
-    def __init__(self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool) -> None:
+    def __init__(
+        self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool, max_untold: int = MAX_UNTOLD
+    ) -> None:
         self._hub = hub
         self._user_id = user_id
         self._shared = shared
+        self._max_untold = max_untold
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._noted: dict[Any, float] = {}  # when, by the loop's clock, a connection got its user
@@ -178,8 +181,8 @@ class Users:
 
     def _retry_later(self, command: str, data: dict[str, str]) -> None:
         key = command, data["user"]
-        if key not in self._untold and len(self._untold) >= MAX_UNTOLD:
-            _log_undelivered(*key, f"{MAX_UNTOLD} commands wait already")
+        if key not in self._untold and len(self._untold) >= self._max_untold:
+            _log_undelivered(*key, f"{self._max_untold} commands wait already")
             return
         self._untold[key] = data
         if not self._retrying:
