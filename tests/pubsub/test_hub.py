@@ -165,7 +165,6 @@ async def test_a_failed_join_leaves_nothing_behind(where: str) -> None:
         assert hub.subscriptions(subscriber) == []
         await publish(hub)
         assert subscriber.is_empty
-        assert not hub._joined
 
 
 async def test_a_slow_join_times_out_and_leaves_nothing_behind() -> None:
@@ -175,7 +174,7 @@ async def test_a_slow_join_times_out_and_leaves_nothing_behind() -> None:
         subscriber = RecordingSubscriber()
         with pytest.raises(LayerUnavailable, match="in time"):
             await join(hub, subscriber)
-        assert not hub._joined
+        assert hub.subscriptions(subscriber) == []
         layer.gate.set()
 
 
@@ -219,7 +218,7 @@ async def test_leaving_or_closing_cancels_a_join_under_way() -> None:
         ended.close(1000)
         layer.gate.set()
         assert [type(error) for error in await asyncio.gather(*both, return_exceptions=True)] == [Cancelled, Cancelled]
-        assert not hub._joined
+        assert hub.subscriptions(left) == hub.subscriptions(ended) == []
         with pytest.raises(Cancelled):
             await join(hub, ended)
 
@@ -426,7 +425,7 @@ async def test_a_topic_lingers_and_is_then_released(monkeypatch: pytest.MonkeyPa
             await asyncio.sleep(0)
             assert gone == []
         await let_go.wait()
-        assert (gone, hub._topics, hub._joined) == ([TOPIC], {}, {})
+        assert (gone, hub.subscriptions(subscriber)) == ([TOPIC], [])
         await publish(hub)
         await join(hub, subscriber)
         assert len(await subscriber.receive(4)) == 4

@@ -78,8 +78,8 @@ async def test_disconnect_user_closes_the_connections_of_one_user() -> None:
             assert await one.wait_closed() == await two.wait_closed() == (4403, "bye")
             for ws in (other, anonymous, without_id):
                 assert (await ws.call("$ping"))["status"] == 200
-        assert not app.runtime.loop_state.users._keys
-        assert not app.runtime.loop_state.users._sessions
+        for key in ("ada", "bob"):
+            assert not app.runtime.loop_state.users.sessions(key)
         await app.disconnect_user("ada")
         with pytest.raises(ValueError, match="expected a user's id, got None"):
             await app.disconnect_user(None)
@@ -283,9 +283,9 @@ async def test_auth_checks_the_subscriptions_again() -> None:
     classes = [Tokens, FirstFrameAuthentication]
     app = WSAction([path("ws/", Consumer.as_asgi())], authentication_classes=classes)
     async with app.lifespan(), connect(app, "/ws/") as ws:
-        assert not app.runtime.loop_state.users._keys
+        assert not app.runtime.loop_state.users.sessions("ada")
         assert (await ws.call("$auth", data="ada"))["status"] == 200
-        assert [key for key, _ in app.runtime.loop_state.users._sessions.items()] == ["ada"]
+        assert len(app.runtime.loop_state.users.sessions("ada")) == 1
         await position(ws, "in/")
         ALLOWED.discard("ada")
         await ws.send_json({"action": "$auth", "data": "ada"})
@@ -332,7 +332,6 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
         async with asyncio.timeout(5):
             while published != ["disconnect", "missed"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert app.runtime.loop_state.users._untold == {}
         layer.away = True
         assert (await bob.call("ban", name="eve"))["status"] == 200
     assert caplog.text.count("the server is stopping") == 2
@@ -358,7 +357,7 @@ async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
         await until_listening(app)
         here = app.runtime.loop_state.users
         async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as anonymous:
-            app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
+            app.runtime.hub.subscribed(PUSHES)  # it was lost until now
             here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
             assert await ws.event() == {"event": "$resync", "route": "", "data": {"epoch": "", "offset": 0}}
             await here.tell("missed", "ada")
@@ -370,9 +369,9 @@ async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
 async def test_a_loss_of_control_messages_closes_older_connections() -> None:
     async with started(layer=MemoryLayer()) as app:
         await until_listening(app)
-        here, loop = app.runtime.loop_state.users, asyncio.get_running_loop()
+        here = app.runtime.loop_state.users
         async with connect(app, "/ws/", user=user("ada")) as before:
-            app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
+            app.runtime.hub.subscribed(CONTROL)
             await clock_tick()
             async with connect(app, "/ws/", user=user("bob")) as after:
                 for _ in range(2):  # as when a store evicts repeatedly
@@ -573,7 +572,7 @@ async def test_a_loss_closes_older_connections_while_it_lasts() -> None:
     async with started(layer=layer) as app:
         await asyncio.wait_for(app.runtime.loop_state.users.is_told.wait(), 5)
         async with connect(app, "/ws/", user=user("ada")) as ws:
-            app.runtime.hub._topics[CONTROL].confirmed_at = asyncio.get_running_loop().time()
+            app.runtime.hub.subscribed(CONTROL)
             app.runtime.hub.lost()
             app.runtime.loop_state.users.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
             assert (await ws.wait_closed())[0] == 1012
