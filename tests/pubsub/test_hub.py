@@ -245,11 +245,16 @@ async def test_closing_the_hub_refuses_pending_and_later_calls() -> None:
 
 
 async def test_the_hub_opens_itself_on_first_use() -> None:
-    hub = Hub(MemoryLayer())
+    layer = ScriptedLayer()
+    hub = Hub(layer)
+    assert not hasattr(layer, "sink")
     await publish(hub)
+    assert layer.sink is hub
     await hub.open()
+    assert not hub.is_closed
     await hub.close()
     await hub.close()
+    assert hub.is_closed
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------
