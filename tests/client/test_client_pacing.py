@@ -277,16 +277,12 @@ async def test_a_send_waits_for_its_turn_within_the_timeout() -> None:
         assert [frame["number"] for frame in await frames(peer, 1)] == [3]
 
 
-async def test_too_many_waiting_requests_raise_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._pacing.MAX_WAITING", 3)
-    async with scripted() as server, client_at(server, max_in_flight=1) as (client, _):
-        calls = [asyncio.create_task(client.call("take", number=number)) for number in range(4)]
-        await asyncio.sleep(0)
-        with pytest.raises(Overflow, match="3 requests wait to be sent; await some of them before asking more"):
-            await client.call("take", number=4)
-        for call in calls:
-            call.cancel()
-        await asyncio.wait(calls)
+async def test_too_many_waiting_requests_raise_overflow() -> None:
+    pacer = Pacer(1, max_waiting=3)  # without a connection
+    for number in range(3):
+        pacer.submit(Request("take", "", {"number": number}, PendingReply()))
+    with pytest.raises(Overflow, match="3 requests wait to be sent; await some of them before asking more"):
+        pacer.submit(Request("take", "", {"number": 3}, PendingReply()))
     with pytest.raises(ValueError, match="max_in_flight: expected at least 1, got 0"):
         connect("ws://127.0.0.1/", max_in_flight=0)
 

@@ -153,17 +153,17 @@ async def too_many_topics(app: WSAction) -> list[str]:
 
 async def too_much_unread(app: WSAction) -> list[str]:
     async with unread(app) as send:
+        connections = list(app.runtime.loop_state.connections)
         for number in range(MANY):
             send(json.dumps({"action": "large", "size": 2_000, "request_id": number}))
-        (hooks,) = (one.__self__ for one in app.runtime.hooks._by_name["on_connect"])
-    return [connection.closing[1] for connection in hooks.connections]
+    return [connection.closing[1] for connection in connections]
 
 
 async def a_message_unread(app: WSAction) -> list[str]:
     async with unread(app) as send:
+        connections = list(app.runtime.loop_state.connections)
         send('{"action": "echo"}')
-    (hooks,) = (one.__self__ for one in app.runtime.hooks._by_name["on_connect"])
-    return [connection.closing[1] for connection in hooks.connections]
+    return [connection.closing[1] for connection in connections]
 
 
 async def every_thread_blocked(app: WSAction) -> list[str]:

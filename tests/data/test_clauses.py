@@ -233,14 +233,14 @@ async def test_columns_of_every_type_are_filtered(sessions: Any) -> None:
 async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) -> None:
     kinds, unit = SQLAlchemyQuerySet(Kind, sessions), decimal.Decimal("0.01")
     written = [decimal.Decimal(text) for text in ("1.234", "1.236", "1.23", "1.2399", "-0.005", "1.005", "1e7", "0e-9")]
-    wanted = [one.quantize(unit, decimal.ROUND_HALF_UP) for one in written]
-    assert [(await kinds.create({"price": one})).price for one in written] == wanted
-    assert [one.price async for one in kinds] == wanted
+    wanted = [number.quantize(unit, decimal.ROUND_HALF_UP) for number in written]
+    assert [(await kinds.create({"price": number})).price for number in written] == wanted
+    assert [row.price async for row in kinds] == wanted
     for ordering in ("price", "-price"):  # if a cursor missed its own object, this would not end
-        whole = [one.id async for one in kinds.order_by(ordering)]
+        whole = [row.id async for row in kinds.order_by(ordering)]
         walked: list[int] = []
         async for page in iterate_pages(lambda: kinds, total(ordering), 2):
-            walked += [one.id for one in page]
+            walked += [row.id for row in page]
             assert len(walked) <= len(whole)
         assert walked == whole
     found = {"price": "1.234", "price__gt": "1.235", "price__lte": "1.2349", "price__range": ("1.234", "1.239")}
@@ -253,15 +253,15 @@ async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
 
     async def check(kinds: Any) -> None:
         for order, wanted in (("ratio", [7, 1, 4, 6, 2, 5, 3]), ("-ratio", [3, 2, 5, 6, 4, 1, 7])):
-            assert [one.id async for one in kinds.order_by(order)] == wanted
-            assert [one.id async for page in iterate_pages(lambda: kinds, total(order), 2) for one in page] == wanted
+            assert [row.id async for row in kinds.order_by(order)] == wanted
+            assert [row.id async for page in iterate_pages(lambda: kinds, total(order), 2) for row in page] == wanted
         for lookups, wanted in (
             ({"ratio": nan}, [2, 5]), ({"ratio__lt": nan}, [1, 4, 6, 7]), ({"ratio__lte": "nan"}, [1, 2, 4, 5, 6, 7]),
             ({"ratio__gt": 2}, [2, 4, 5, 6]), ({"ratio__gte": nan}, [2, 5]), ({"ratio__in": [nan, 3]}, [2, 4, 5]),
         ):  # fmt: skip
-            assert [one.id async for one in kinds.filter(**lookups)] == wanted, lookups
+            assert [row.id async for row in kinds.filter(**lookups)] == wanted, lookups
             left = [n for n in range(1, 8) if n not in wanted]
-            assert [one.id async for one in kinds.exclude(**lookups)] == left, lookups
+            assert [row.id async for row in kinds.exclude(**lookups)] == left, lookups
 
     await check(MemoryQuerySet(Ratio, rows=[Ratio(id=n, ratio=ratio) for n, ratio in enumerate(rows, 1)]))
     async with shelves.sqlite(tmp_path, Base.metadata) as engine:
@@ -283,15 +283,15 @@ async def test_a_value_that_a_column_cannot_hold_is_a_400(sessions: Any) -> None
         for field, value, message, where in UNSTORABLE:
             if where in ("both", dialect):
                 for write in (kinds.create({field: value}), kinds.update(kind, {field: value})):
-                    with pytest.raises(InvalidParameters, match=message) as told:
+                    with pytest.raises(InvalidParameters, match=message) as caught:
                         await write
-                    by_the_database = "loc" not in told.value.items[0]
-                    assert by_the_database or told.value.items[0]["loc"] == ["data", field]
-        with pytest.raises(InvalidParameters) as told:
+                    by_the_database = "loc" not in caught.value.items[0]
+                    assert by_the_database or caught.value.items[0]["loc"] == ["data", field]
+        with pytest.raises(InvalidParameters) as caught:
             await kinds.create({"big": 2**63, "text": "\0", "ratio": 1.5})
-        assert [item["loc"][1] for item in told.value.items] == ["big", "text"]
+        assert [item["loc"][1] for item in caught.value.items] == ["big", "text"]
         kind = await kinds.update(kind, {"small": 5})  # the unit continues
-    assert [(one.text, one.small) async for one in kinds] == [("kept", 5)]
+    assert [(row.text, row.small) async for row in kinds] == [("kept", 5)]
     assert (await kinds.update(kind, {"big": Kind.small + 1})).big == 6  # the database checks an expression
 
 
@@ -313,7 +313,7 @@ async def test_the_first_write_of_a_unit_needs_no_savepoint(sessions: Any) -> No
         with pytest.raises(Conflict):
             await kinds.create({"key": KEY})
         assert len(names) == 1
-    assert [(one.text, one.small) async for one in kinds] == [("kept", 2)]
+    assert [(row.text, row.small) async for row in kinds] == [("kept", 2)]
 
 
 async def test_32_bit_columns_refuse_larger_numbers(sessions: Any) -> None:
@@ -334,8 +334,8 @@ async def test_a_relation_to_objects_with_a_composite_key(sessions: Any) -> None
     async with pairs.begin():
         pairs.add(Pair(link_id=1, number=3))
     for lookups, wanted in (({"pairs": None}, [2]), ({"pairs__isnull": False}, [1]), ({"pairs__number": 3}, [1])):
-        assert [one.id async for one in links.filter(**lookups)] == wanted
-        assert [one.id async for one in links.exclude(**lookups)] == [3 - wanted[0]]
+        assert [link.id async for link in links.filter(**lookups)] == wanted
+        assert [link.id async for link in links.exclude(**lookups)] == [3 - wanted[0]]
     for lookup, value in (("pairs", 1), ("pairs__in", [1]), ("pairs__contains", "x")):
         with pytest.raises(FieldError, match=r"key has several columns .* name one of pairs__link_id, pairs__number"):
             links.filter(**{lookup: value})
@@ -348,8 +348,8 @@ async def test_an_expression_may_be_ordered_by(sessions: Any) -> None:
     for place in (2, 3, 1):
         await links.create({"place": place})
     for order, wanted in (("double", [3, 1, 2]), ("-double", [2, 1, 3])):
-        assert [one.id async for one in links.order_by(order)] == wanted
-        assert [one.id async for page in iterate_pages(lambda: links, total(order), 1) for one in page] == wanted
+        assert [link.id async for link in links.order_by(order)] == wanted
+        assert [row.id async for page in iterate_pages(lambda: links, total(order), 1) for row in page] == wanted
     assert await links.filter(double__gte="4").count() == 2
 
 
@@ -376,9 +376,9 @@ async def test_constraint_violations_become_conflicts(sessions: Any) -> None:
         (links, {"place": 1000}, "This conflicts with what is already there.", None),
     ):
         if fields != ["kind_id"] or enforced:
-            with pytest.raises(Conflict) as told:
+            with pytest.raises(Conflict) as caught:
                 await queryset.create(values)
-            assert (told.value.msg, told.value.ctx) == (msg, fields and {"fields": fields})
+            assert (caught.value.msg, caught.value.ctx) == (msg, fields and {"fields": fields})
     if enforced:
         with pytest.raises(Conflict, match="another object refers to this one"):
             await kinds.delete(kind)
@@ -409,7 +409,7 @@ async def test_a_deadlock_is_busy(sessions: Any) -> None:
 
     work = (asyncio.create_task(cross(*pair), context=Context()) for pair in ((one, two), (two, one)))
     results = await asyncio.gather(*work, return_exceptions=True)
-    assert sorted(map(type, results), key=str) == [type(None), Busy] or {type(one) for one in results} == {
+    assert sorted(map(type, results), key=str) == [type(None), Busy] or {type(result) for result in results} == {
         type(None),
         Busy,
     }
@@ -480,7 +480,7 @@ class DivisionByZero(Exception):
 
 
 @pytest.mark.parametrize(
-    ("exc", "told"),
+    ("exc", "expected"),
     [
         (IntegrityError("INSERT", {}, Diag()), "There is already a Link with this place."),
         (IntegrityError("INSERT", {}, Exception("Duplicate entry 'a' for key 'slug'")), "This conflicts with what is"),
@@ -492,6 +492,6 @@ class DivisionByZero(Exception):
         (DBAPIError("UPDATE", {}, Exception("x")), None),
     ],
 )
-def test_errors_of_other_databases_are_translated(exc: DBAPIError, told: str | None) -> None:
+def test_errors_of_other_databases_are_translated(exc: DBAPIError, expected: str | None) -> None:
     error = api_error(exc, inspect(Link))
-    assert (error is None) if told is None else str(error).startswith(told)
+    assert (error is None) if expected is None else str(error).startswith(expected)

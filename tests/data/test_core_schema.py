@@ -48,7 +48,7 @@ class Card(BaseModel):
 FULL, PART = input_model(Card), input_model(Card, partial=True)
 
 
-def told(call: Any, *args: Any) -> list[tuple[str, list[Any]]]:
+def errors_of(call: Any, *args: Any) -> list[tuple[str, list[Any]]]:
     """The type and place of each error."""
     with pytest.raises(InvalidParameters) as raised:
         call(*args)
@@ -97,13 +97,13 @@ def test_partial_input_touches_no_other_field(data: dict[str, Any]) -> None:
     ],
 )
 def test_errors_are_located_below_data(model: InputModel, data: Any, errors: Any) -> None:
-    assert told(model.values, data) == errors
+    assert errors_of(model.values, data) == errors
 
 
 @pytest.mark.parametrize("model", [FULL, PART])
 @pytest.mark.parametrize("data", [None, [], "x", 7])
 def test_input_that_is_no_object_is_refused(model: InputModel, data: Any) -> None:
-    ((_, loc),) = told(model.values, data)
+    ((_, loc),) = errors_of(model.values, data)
     assert loc == ["data"]
 
 
@@ -154,7 +154,7 @@ def test_aliases_work_as_in_pydantic() -> None:
         user_id: Annotated[int, ReadOnly] = 0
 
     assert input_model(Named).values({"fullName": "Ada", "userId": 7}) == {"full_name": "Ada"}
-    assert told(input_model(Named).values, {"full_name": "Ada"}) == [("missing", ["data", "fullName"])]
+    assert errors_of(input_model(Named).values, {"full_name": "Ada"}) == [("missing", ["data", "fullName"])]
     assert input_model(Both).values({"title": "a"}) == {"title": "a"}
     assert input_model(Both, partial=True).values({"Title": "a"}) == {"title": "a"}
 
@@ -174,8 +174,10 @@ def test_a_model_that_forbids_extras_ignores_read_only_fields(partial: bool) -> 
         title: str
 
     assert input_model(Strictly, partial).values({"id": 7, "title": "a"}) == {"title": "a"}
-    assert told(input_model(Strictly, partial).values, {"title": "a", "x": 1}) == [("extra_forbidden", ["data", "x"])]
-    assert told(input_model(Strictly, partial).values, {"title": 7}) == [("string_type", ["data", "title"])]
+    assert errors_of(input_model(Strictly, partial).values, {"title": "a", "x": 1}) == [
+        ("extra_forbidden", ["data", "x"])
+    ]
+    assert errors_of(input_model(Strictly, partial).values, {"title": 7}) == [("string_type", ["data", "title"])]
 
 
 def test_a_strict_model_accepts_the_json_form_of_values() -> None:
@@ -206,7 +208,7 @@ def test_field_validators_are_kept() -> None:
 
     assert input_model(Checked).values({"low": "one"}) == {"low": 1, "high": 9}
     assert input_model(Checked, partial=True).values({"low": "one"}) == {"low": 1}
-    assert told(input_model(Checked).values, {"low": 5, "high": 1}) == [("value_error", ["data", "high"])]
+    assert errors_of(input_model(Checked).values, {"low": 5, "high": 1}) == [("value_error", ["data", "high"])]
 
 
 def test_default_factories_do_not_run_for_partial_input() -> None:
@@ -294,7 +296,7 @@ def test_a_row_may_lack_write_only_fields() -> None:
 
     row, part = SimpleNamespace(name="ada", password_hash="x"), input_model(Account, partial=True)
     assert part.values({"name": "eve"}, row) == {"name": "eve"}
-    assert told(part.values, {"password": "a"}, row) == [("value_error", ["data"])]
+    assert errors_of(part.values, {"password": "a"}, row) == [("value_error", ["data"])]
     assert shown(Account, row) == {"name": "ada"}
     assert shown(Account, SimpleNamespace(name="ada", password="a", again="b")) == {"name": "ada"}
 
@@ -336,7 +338,7 @@ def test_post_init_and_private_attributes_work() -> None:
     assert input_model(Made).values({"title": "A"}) == {"title": "A", "slug": "a-7"}
     assert input_model(Made, partial=True).values({"slug": "x"}, SimpleNamespace(title="B")) == {"slug": "b-7"}
     assert input_model(Private).values({"title": "abc"}) == {"title": "abc"}
-    assert told(input_model(Private, partial=True).values, {"title": "abcd"}, ROW) == [("value_error", ["data"])]
+    assert errors_of(input_model(Private, partial=True).values, {"title": "abcd"}, ROW) == [("value_error", ["data"])]
 
 
 # ------------------------------------------------------------------------------------------------- output
@@ -399,7 +401,7 @@ def test_nested_models_leave_out_read_only_fields() -> None:
         "boxed": {"inside": written},
         "kind": written,
     }
-    assert [one["one"] for one in below] == [written]
+    assert [entry["one"] for entry in below] == [written]
     assert input_model(Outer, partial=True).values({"many": [INSIDE]}) == {"many": [written]}
 
 
@@ -589,7 +591,7 @@ def test_a_recursive_model() -> None:
     written = {"text": "a", "below": [{"text": "b", "below": []}]}
     assert input_model(Cyclic).values(data) == written
     assert input_model(Cyclic, partial=True).values(data) == written
-    assert told(input_model(Cyclic, partial=True).values, {"below": [{}]}) == [
+    assert errors_of(input_model(Cyclic, partial=True).values, {"below": [{}]}) == [
         ("missing", ["data", "below", 0, "text"])
     ]
     announced = TypeAdapter(Annotated[Any, input_model(Cyclic, partial=True)]).json_schema()

@@ -38,7 +38,7 @@ async def walk(cursors: CursorPagination, cards: Any, route: str | None, by: str
     pages = []
     while route is not None:
         page = await cursors.paginate_queryset(cards, asking(route))
-        pages.append([one.id for one in page.items])
+        pages.append([card.id for card in page.items])
         route = getattr(page, by)
         assert len(pages) < 100
     return pages
@@ -58,7 +58,7 @@ async def test_pages_cover_the_list_in_both_directions(
 ) -> None:
     cursors = paginator(size, ordering)
     async with stored(kind, rows) as cards:
-        wanted = [one.id async for one in cards.order_by(*total(ordering))]
+        wanted = [card.id async for card in cards.order_by(*total(ordering))]
         forwards = await walk(cursors, cards, "cards/", "next")
         assert [key for page in forwards for key in page] == wanted
         assert all(len(page) == size for page in forwards[:-1])
@@ -67,7 +67,7 @@ async def test_pages_cover_the_list_in_both_directions(
             last = (await cursors.paginate_queryset(cards, asking(last))).next or ""
         backwards = await walk(cursors, cards, last, "previous")
         assert [key for page in reversed(backwards) for key in page] == wanted
-        parts = [[one.id for one in part] async for part in iterate_pages(lambda: cards, total(ordering), size)]
+        parts = [[card.id for card in part] async for part in iterate_pages(lambda: cards, total(ordering), size)]
         assert [key for part in parts for key in part] == wanted
 
 
@@ -80,9 +80,9 @@ async def test_concurrent_changes_neither_repeat_nor_hide_rows(kind: str) -> Non
         await cards.create({"title": "new", "due": 5})
         await cards.delete(first.items[-1])
         second = await cursors.paginate_queryset(cards, asking(first.next or ""))
-        assert ([one.due for one in first.items], [one.due for one in second.items]) == ([9, 8, 7], [6, 5, 5])
+        assert ([card.due for card in first.items], [card.due for card in second.items]) == ([9, 8, 7], [6, 5, 5])
         back = await cursors.paginate_queryset(cards, asking(second.previous or ""))
-        assert [one.due for one in back.items] == [100, 9, 8]
+        assert [card.due for card in back.items] == [100, 9, 8]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,14 +91,14 @@ async def test_a_cursor_before_deleted_rows_gives_an_empty_page(kind: str) -> No
     async with stored(kind, numbered(4)) as cards:
         first = await cursors.paginate_queryset(cards, asking())
         second = await cursors.paginate_queryset(cards, asking(first.next or ""))
-        for one in second.items:
-            await cards.delete(one)
+        for card in second.items:
+            await cards.delete(card)
         behind_all = await cursors.paginate_queryset(cards, asking(first.next or ""))
         assert (behind_all.items, behind_all.next) == ([], None)
         before = await cursors.paginate_queryset(cards, asking(behind_all.previous or ""))
-        assert ([one.id for one in before.items], before.previous, before.next) == ([1, 2], None, None)
-        for one in before.items:
-            await cards.delete(one)
+        assert ([card.id for card in before.items], before.previous, before.next) == ([1, 2], None, None)
+        for card in before.items:
+            await cards.delete(card)
         before_all = await cursors.paginate_queryset(cards, asking(second.previous or ""))
         assert (before_all.items, before_all.previous, before_all.next) == ([], None, "cards/")
 
@@ -145,7 +145,7 @@ async def test_a_cursor_is_valid_for_its_order_and_secret_only() -> None:
         text = await cursor_of(cards, paginator(2, "pk"))
         route = asking(f"cards/?cursor={text}")
         page = await CursorPagination(page_size=4, ordering="pk", secret_key=SECRET).paginate_queryset(cards, route)
-        assert [one.id for one in page.items] == [3, 4, 5, 6]
+        assert [card.id for card in page.items] == [3, 4, 5, 6]
         for other in (paginator(2, "-pk"), CursorPagination(ordering="pk", secret_key=SECRET[::-1])):
             with pytest.raises(NotFound):
                 await other.paginate_queryset(cards, route)
@@ -159,7 +159,7 @@ async def test_a_cursor_of_any_text_fits_into_a_route(title: str) -> None:
     while route is not None:
         assert len(route) <= Limits().max_route_length
         page = await paginator(1, "title").paginate_queryset(cards, asking(route))
-        keys, route = [*keys, *(one.id for one in page.items)], page.next
+        keys, route = [*keys, *(card.id for card in page.items)], page.next
     assert keys == [1, 2, 3]
 
 
@@ -226,9 +226,9 @@ async def test_ordering_of_the_request_precedes_that_of_the_paginator() -> None:
                 (await ws.call("list", "cards/?ordering=due"))["data"],
             )
             assert list(plain) == ["next", "previous", "results"]
-            assert [[one["id"] for one in page["results"]] for page in (plain, by_due)] == [[1, 2], [4, 3]]
+            assert [[card["id"] for card in page["results"]] for page in (plain, by_due)] == [[1, 2], [4, 3]]
             following = (await ws.call("list", by_due["next"]))["data"]
-            assert [one["id"] for one in following["results"]] == [2, 1]
+            assert [card["id"] for card in following["results"]] == [2, 1]
             mixed = by_due["next"].replace("ordering=due&", "")
             assert (await ws.call("list", mixed))["status"] == 404
 
@@ -236,7 +236,7 @@ async def test_ordering_of_the_request_precedes_that_of_the_paginator() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_pages_continue_after_a_null(kind: str) -> None:
     async with stored(kind, [Card(id=n, title="t", due=None if n % 2 else n) for n in range(1, 6)]) as cards:
-        parts = [[one.id for one in part] async for part in iterate_pages(lambda: cards, total("due"), 2)]
+        parts = [[card.id for card in part] async for part in iterate_pages(lambda: cards, total("due"), 2)]
         assert parts == [[2, 4], [1, 3], [5]]
 
 
@@ -244,8 +244,10 @@ async def test_pages_continue_after_a_null(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_pages_ordered_by_a_related_field(kind: str, ordering: str, tmp_path: Path) -> None:
     async with things(kind, tmp_path) as queryset:
-        wanted = [one.id async for one in queryset.order_by(ordering)]
-        assert [one.id async for page in iterate_pages(lambda: queryset, total(ordering), 2) for one in page] == wanted
+        wanted = [card.id async for card in queryset.order_by(ordering)]
+        assert [
+            card.id async for page in iterate_pages(lambda: queryset, total(ordering), 2) for card in page
+        ] == wanted
         pages = await walk(paginator(2, ordering), queryset, "things/", "next")
         assert [key for page in pages for key in page] == wanted
 
@@ -275,7 +277,7 @@ async def test_next_links_are_routes_of_list() -> None:
             pages, route = [], "cards/"
             while route:
                 page = (await ws.call("list", route))["data"]
-                pages.append([one["id"] for one in page["results"]])
+                pages.append([card["id"] for card in page["results"]])
                 route = page["next"]
             assert pages == [[5, 4], [3, 2], [1]]
         reply = await ask(served(cards, pagination_class=paginator(2)), "list", "cards/?cursor=abc")

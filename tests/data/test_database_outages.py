@@ -135,7 +135,7 @@ FRAMES: list[dict[str, Any]] = [
 ]
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_changes(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The log lines of wsaction since the last call, shortened to "away" and "back"."""
     lines = [record.getMessage() for record in caplog.records if record.name == "wsaction"]
     caplog.clear()
@@ -160,13 +160,13 @@ async def test_postgresql_goes_away_and_comes_back(caplog: pytest.LogCaptureFixt
             with pytest.raises(DatabaseUnavailable):
                 await items.count()
             text = caplog.text
-            assert told(caplog) == ["away"]
+            assert logged_changes(caplog) == ["away"]
             assert "secret" not in text
             assert "Traceback" not in text
             await gate.open()
             for action in ("retrieve", "list", "subscribe", "guarded", "by_session"):
                 assert (await ws.call(action))["status"] == 200
-            assert told(caplog) == ["back"]
+            assert logged_changes(caplog) == ["back"]
 
 
 async def test_a_connection_reset_within_an_action_is_a_503(caplog: pytest.LogCaptureFixture) -> None:
@@ -197,7 +197,7 @@ async def test_a_connection_reset_within_an_action_is_a_503(caplog: pytest.LogCa
             assert (await ws.call("retrieve"))["data"]["title"] == "a"
             assert (await ws.call("read"))["data"] == "a"  # the action had read everything before the outage
             assert (await ws.call("retrieve"))["status"] == 200
-        assert set(told(caplog)) == {"away", "back"}
+        assert set(logged_changes(caplog)) == {"away", "back"}
 
 
 @pytest.mark.parametrize("state", ["57P01", "57P03", "53300", "08006", "28000", "3D000"])
@@ -230,7 +230,7 @@ async def test_too_many_connections_make_postgresql_unavailable(caplog: pytest.L
             finally:
                 await engine.dispose()
                 await connection.execute(sqlalchemy.text(f"DROP ROLE {name}"))
-        assert told(caplog) == ["away"]
+        assert logged_changes(caplog) == ["away"]
 
 
 async def test_a_sqlite_file_that_cannot_be_used_is_a_503(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -244,10 +244,10 @@ async def test_a_sqlite_file_that_cannot_be_used_is_a_503(tmp_path: Path, caplog
             for frame in FRAMES:
                 reply = await ws.call(**frame)
                 assert (reply["status"], reply["errors"][0]["type"]) == (503, "database_unavailable"), frame
-            assert told(caplog) == ["away"]
+            assert logged_changes(caplog) == ["away"]
             (tmp_path / "gone").rename(folder)
             assert (await ws.call("retrieve"))["status"] == 200
-            assert told(caplog) == ["back"]
+            assert logged_changes(caplog) == ["back"]
 
 
 @contextlib.asynccontextmanager
@@ -271,7 +271,7 @@ async def test_a_read_only_sqlite_file_can_still_be_read(tmp_path: Path, caplog:
             reply = await ws.call("partial_update", data={"title": "b"})
             assert (reply["status"], reply["errors"][0]["type"]) == (503, "database_unavailable")
             assert (await ws.call("retrieve"))["data"]["title"] == "a"
-        assert told(caplog) == ["away", "back"]
+        assert logged_changes(caplog) == ["away", "back"]
 
 
 async def test_a_flapping_database_does_not_fill_the_log(
@@ -287,7 +287,7 @@ async def test_a_flapping_database_does_not_fill_the_log(
                 with pytest.raises(DatabaseUnavailable):
                     await items.create({"title": "b"})
                 assert await items.count() == 1
-            return told(caplog)
+            return logged_changes(caplog)
 
         assert await flap() == ["away", "back"]
         monkeypatch.setattr(sessions, "QUIET", 0.0)
@@ -305,4 +305,4 @@ async def test_errors_of_the_application_are_no_outage(tmp_path: Path, caplog: p
         for error in (FileNotFoundError("mine"), TimeoutError(), ConnectionRefusedError(), sqlite3.Error("mine")):
             with pytest.raises(type(error)):
                 await fail(error)
-        assert told(caplog) == []
+        assert logged_changes(caplog) == []

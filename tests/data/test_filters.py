@@ -22,7 +22,7 @@ ROWS = [
 
 
 async def found(queryset: Any) -> list[int]:
-    return [one.id async for one in queryset]
+    return [card.id async for card in queryset]
 
 
 def refused(call: Any, *args: Any) -> list[tuple[str, list[Any]]]:
@@ -187,7 +187,7 @@ async def test_a_custom_backend_in_a_handler() -> None:
             cards, filter_backends=(Mine, FieldFilter()), filter_fields=("done",), query_parameters=("verbose",)
         )
         async with talking(view) as ws:
-            ids = [one["id"] for one in (await ws.call("list", "cards/?mine&done=true&verbose=1"))["data"]["results"]]
+            ids = [card["id"] for card in (await ws.call("list", "cards/?mine&done=true&verbose=1"))["data"]["results"]]
             assert ids == [4]
             assert (await ws.call("retrieve", "cards/4/?mine"))["status"] == 200
             assert (await ws.call("retrieve", "cards/1/?mine"))["status"] == 404

@@ -407,7 +407,7 @@ async def test_a_renamed_list_may_be_streamed() -> None:
         assert (await ws.call("get_all", "all/"))["data"]["count"] == 2
         await ws.send_json({"action": "get_all", "route": "all/", "stream": True})
         replies = [await ws.receive_json() for _ in range(2)]
-        assert [(one["action"], one["status"], one["data"]) for one in replies] == [
+        assert [(reply["action"], reply["status"], reply["data"]) for reply in replies] == [
             ("get_all", 206, [ONE, SEVEN]),
             ("get_all", 200, None),
         ]

@@ -210,7 +210,7 @@ async def test_a_subclass_row_changed_through_its_base_is_complete(kind: str, tm
         sessions = async_sessionmaker(engine)
         async with sessions.begin() as session:
             session.add_all([Manager(name="one"), Dog(name="one"), Car(name="one"), Circle(name="one")])
-        for base, told in (
+        for base, expected in (
             (Person, {"budget": 5, "changes": 0}),  # the base class's table is not updated
             (Animal, {"tricks": 1, "doubled": 2}),
             (Vehicle, {"doors": 4, "checked": 1, "version": 2}),
@@ -218,4 +218,4 @@ async def test_a_subclass_row_changed_through_its_base_is_complete(kind: str, tm
         ):
             things = SQLAlchemyQuerySet(base, sessions)
             thing = await things.update(await things.get(), {"name": "two"})
-            assert {name: getattr(thing, name) for name in told} == told
+            assert {name: getattr(thing, name) for name in expected} == expected

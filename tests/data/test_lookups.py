@@ -105,10 +105,10 @@ def test_required_conditions_are_found() -> None:
     ],
 )
 def test_an_unknown_field_or_lookup_is_an_error(key: str, message: str) -> None:
-    with pytest.raises(FieldError) as told:
+    with pytest.raises(FieldError) as caught:
         resolve([], {key: "x"}, FIELDS)
-    assert str(told.value) == message
-    assert isinstance(told.value, TypeError)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, TypeError)
 
 
 def test_paths() -> None:
@@ -129,7 +129,7 @@ NULL = "expected a value, got null; use isnull to find null"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "expected"),
     [
         ("rank", "x", ("rank", "exact", "x", "Input should be a valid integer, unable to parse string as an integer")),
         ("rank__lt", None, ("rank", "lt", None, NULL)),
@@ -143,12 +143,12 @@ NULL = "expected a value, got null; use isnull to find null"
         ("owner__id__in", [[]], ("owner__id", "in", [[]], "Input should be a valid integer")),
     ],
 )  # fmt: skip
-def test_a_value_that_does_not_fit_its_field_is_an_error(key: str, value: Any, told: tuple[Any, ...]) -> None:
+def test_a_value_that_does_not_fit_its_field_is_an_error(key: str, value: Any, expected: tuple[Any, ...]) -> None:
     with pytest.raises(InvalidLookup) as error:
         resolve([], {key: value}, FIELDS)
     exc = error.value
-    assert (exc.field, exc.lookup, exc.value, exc.msg) == told
-    assert str(exc) == f"{told[0]}__{told[1]}: {told[3]}"
+    assert (exc.field, exc.lookup, exc.value, exc.msg) == expected
+    assert str(exc) == f"{expected[0]}__{expected[1]}: {expected[3]}"
     assert isinstance(exc, ValueError)
 
 
@@ -213,11 +213,11 @@ COMPARED = ["lt", "lte", "gt", "gte", "exact"]
 
 def _about(names: list[str], values: st.SearchStrategy[Any], *more: str) -> st.SearchStrategy[Q]:
     names_ = st.sampled_from(names)
-    one = st.tuples(names_, st.sampled_from([*COMPARED, *more]), values)
+    lookup = st.tuples(names_, st.sampled_from([*COMPARED, *more]), values)
     many = st.tuples(names_, st.just("in"), st.lists(st.none() | values, max_size=3))
     between = st.tuples(names_, st.just("range"), st.tuples(values, values))
     null = st.tuples(names_, st.just("isnull"), st.booleans())
-    return (one | many | between | null).map(lambda asked: Q(**{f"{asked[0]}__{asked[1]}": asked[2]}))
+    return (lookup | many | between | null).map(lambda asked: Q(**{f"{asked[0]}__{asked[1]}": asked[2]}))
 
 
 TEXT_LOOKUPS = ("iexact", "contains", "icontains", "startswith", "endswith")
@@ -282,7 +282,7 @@ def _compares(key: str, value: Any, row: dict[str, Any]) -> bool:
         "lte": lambda: held <= value,
         "gt": lambda: held > value,
         "gte": lambda: held >= value,
-        "in": lambda: any(held == one for one in value),
+        "in": lambda: any(held == item for item in value),
         "range": lambda: value[0] <= held <= value[1],
         "contains": lambda: held.find(value) >= 0,
         "icontains": lambda: held.lower().find(value.lower()) >= 0,

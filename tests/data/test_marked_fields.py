@@ -206,12 +206,12 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
 
     class Plainly(model):  # type: ignore[misc]
         @model_serializer
-        def told(self):  # type: ignore[no-untyped-def]
+        def serialized(self):  # type: ignore[no-untyped-def]
             return dict(self)
 
     class Around(model):  # type: ignore[misc]
         @model_serializer(mode="wrap")
-        def told(self, handler):  # type: ignore[no-untyped-def]
+        def serialized(self, handler):  # type: ignore[no-untyped-def]
             return handler(self)
 
     @dataclasses.dataclass
@@ -233,7 +233,7 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
         "mapping": (Mapping[str, model], lambda it: {"a": it}),
         "ordered dict": (OrderedDict[str, Any], lambda it: OrderedDict(a=it)),
         "more in a typed dict": (TypedExtra, lambda it: {"number": 1, "account": it}),
-        "any, from a generator": (Any, lambda it: (one for one in [it])),
+        "any, from a generator": (Any, lambda it: (item for item in [it])),
         "object": (object, lambda it: it),
         "dict of any": (dict[str, Any], lambda it: {"a": it, "b": [it]}),
         "bare dict": (dict, lambda it: {"a": {"b": it}}),
@@ -363,7 +363,7 @@ TWICE = ("stream", "unannotated_stream", "event", "pushed", "broadcast", "sent")
 
 
 def replied(frames: list[Any], request_id: str) -> bool:
-    return any(one.get("request_id") == request_id and one.get("status") != 206 for one in frames)
+    return any(frame.get("request_id") == request_id and frame.get("status") != 206 for frame in frames)
 
 
 def app_of(model: Any, kind: str) -> tuple[WSAction, Callable[[], Any]]:
@@ -402,13 +402,13 @@ async def test_unmarked_fields_leave_by_every_way(kind: str) -> None:
 async def test_write_only_fields_are_not_published(kind: str) -> None:
     app, value = app_of(Account, kind)
     async with app.lifespan(), connect(app, "/ws/") as ws, connect(app, "/any/") as undeclared:
-        for one in (ws, undeclared):
-            await one.call("subscribe")
+        for session in (ws, undeclared):
+            await session.call("subscribe")
         await app.publish("", "told", value(), path="ws/")
         await app.publish("", "anything", value(), path="any/")
-        for told in (await ws.receive_json(), await undeclared.receive_json()):
-            assert "ada" in json.dumps(told)
-            assert SECRET not in json.dumps(told)
+        for message in (await ws.receive_json(), await undeclared.receive_json()):
+            assert "ada" in json.dumps(message)
+            assert SECRET not in json.dumps(message)
 
 
 def responses(document: Any) -> Iterator[Any]:
@@ -427,21 +427,21 @@ def reached(part: Any, document: Any, seen: set[str]) -> Iterator[Any]:
         if name and name not in seen:
             seen.add(name)
             yield from reached(document["components"]["schemas"][name], document, seen)
-    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from reached(one, document, seen)
+    for child in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from reached(child, document, seen)
 
 
-def fields_told(model: Any, kind: str) -> set[str]:
+def fields_of_replies(model: Any, kind: str) -> set[str]:
     return {name for part in responses(app_of(model, kind)[0].asyncapi()) for name in part.get("properties", {})}
 
 
 @pytest.mark.parametrize("kind", both_ways(Account))
 def test_the_document_shows_no_write_only_fields_in_replies(kind: str) -> None:
-    told = fields_told(Account, kind)
-    assert "name" in told
-    assert "is_admin" in told
-    assert "password" not in told
-    assert "password" in fields_told(Unmarked, kind)
+    shown = fields_of_replies(Account, kind)
+    assert "name" in shown
+    assert "is_admin" in shown
+    assert "password" not in shown
+    assert "password" in fields_of_replies(Unmarked, kind)
     assert SECRET not in json.dumps(app_of(Account, kind)[0].asyncapi())  # nor as the default of a parameter
 
 
@@ -523,8 +523,8 @@ def accounts(part: Any) -> Iterator[Any]:
     if isinstance(part, dict):
         part = list(part.values())
     members = part if isinstance(part, list | tuple) else vars(part).values() if hasattr(part, "__dict__") else ()
-    for one in members:
-        yield from accounts(one)
+    for member in members:
+        yield from accounts(member)
 
 
 async def taken(model: Any, kind: str) -> dict[str, list[Any]]:
@@ -549,17 +549,17 @@ async def taken(model: Any, kind: str) -> dict[str, list[Any]]:
 async def test_read_only_fields_come_in_by_no_way(kind: str) -> None:
     for way, came in (await taken(Account, kind)).items():
         assert came, way
-        for one in came:
-            assert isinstance(one, Account), way
-            assert (one.name, one.password, one.is_admin) == ("ada", SECRET, False), way
-            assert "is_admin" not in one.model_fields_set, way
+        for account in came:
+            assert isinstance(account, Account), way
+            assert (account.name, account.password, account.is_admin) == ("ada", SECRET, False), way
+            assert "is_admin" not in account.model_fields_set, way
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", both_ways(Account))
 async def test_unmarked_fields_come_in_by_every_way(kind: str) -> None:
     for way, came in (await taken(Unmarked, kind)).items():
-        assert {one.is_admin for one in came} == {True}, way
+        assert {account.is_admin for account in came} == {True}, way
 
 
 @pytest.mark.parametrize("kind", both_ways(Account))
@@ -657,7 +657,7 @@ def other_ways(marker: Any) -> dict[str, Any]:
             super().__init__(**values)
 
     kinds = (ByAlias, ByPath, ByChoice, ByExtra, Forbidding, ByValidator, Strictly, OwnInit)
-    return {one.__name__: one for one in kinds}
+    return {kind.__name__: kind for kind in kinds}
 
 
 SENT = [{"is_admin": True}, {"admin": True}, {"meta": {"is_admin": True}}]
@@ -761,8 +761,8 @@ BOTH_WAYS = [
 OUT_ALONE = [
     (MarkedByNewType, "MarkedByNewType.pin: WriteOnly marks a whole field"),
     *(
-        (one, f"{one.__name__}.pin is declared write-only in a way that wsaction does not read; write pin: Ann")
-        for one in (MarkedByDefault, MarkedByWord, MarkedByMeta, MarkedByExclusion)
+        (marked, f"{marked.__name__}.pin is declared write-only in a way that wsaction does not read; write pin: Ann")
+        for marked in (MarkedByDefault, MarkedByWord, MarkedByMeta, MarkedByExclusion)
     ),
     (MarkedRoot, "MarkedRoot is a RootModel"),
     (MarkedComputed, "MarkedComputed.password is a computed field, which cannot be WriteOnly"),
@@ -798,8 +798,8 @@ def streaming(annotation: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("declares", "annotation", "message"),
-    [(one, *case) for one in (taking_data, depending, returning, streaming) for case in BOTH_WAYS]
-    + [(one, *case) for one in (returning, streaming) for case in OUT_ALONE],
+    [(view, *case) for view in (taking_data, depending, returning, streaming) for case in BOTH_WAYS]
+    + [(view, *case) for view in (returning, streaming) for case in OUT_ALONE],
 )
 def test_a_mark_without_effect_is_refused(declares: Any, annotation: Any, message: str) -> None:
     action = declares(annotation)
@@ -831,7 +831,7 @@ def test_a_mark_without_effect_in_an_event_is_refused(annotation: Any, message: 
 
 
 @pytest.mark.parametrize(
-    "value", [MarkedTuple("x"), [MarkedRoot("x")], {"a": MarkedData()}], ids=lambda one: type(one).__name__
+    "value", [MarkedTuple("x"), [MarkedRoot("x")], {"a": MarkedData()}], ids=lambda value: type(value).__name__
 )
 def test_marked_values_without_an_annotation_are_refused(value: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="Marked"):
@@ -891,7 +891,7 @@ class People(SubscribeMixin, ModelAPIActionHandler):
 
     @async_action
     async def everybody(self) -> list[Person]:
-        return [one async for one in self.queryset]
+        return [person async for person in self.queryset]
 
     @async_action
     async def shown(self, pk: int):  # type: ignore[no-untyped-def]
@@ -913,7 +913,7 @@ async def people(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
         yield SQLAlchemyQuerySet(PersonRow, async_sessionmaker(engine))
 
 
-async def told_of_people(people: Any, serializer: Any) -> tuple[str, Any]:
+async def frames_about_people(people: Any, serializer: Any) -> tuple[str, Any]:
     """All frames about a person who is created in two ways and read in every way, and the stored person."""
     handler = People.as_aaah(queryset=people, serializer_class=serializer)
     root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("people/", handler)]})
@@ -942,23 +942,23 @@ async def told_of_people(people: Any, serializer: Any) -> tuple[str, Any]:
         frames.append(await ws.call("subscribe", "people/", snapshot=True))
         while "snapshot" not in (frames[-1].get("data") or {}):
             frames.append(await ws.receive_json())
-    return json.dumps(frames), [one async for one in people]
+    return json.dumps(frames), [person async for person in people]
 
 
 async def test_generic_handlers_respect_marks(people: Any) -> None:
-    text, stored = await told_of_people(people, Person)
+    text, stored = await frames_about_people(people, Person)
     assert "eve" in text
     assert SECRET not in text
     assert "password" not in text
     assert '"is_admin": true' not in text.replace('"meta": {"is_admin": true}', "")
-    assert [(one.is_admin, one.password) for one in stored] == [(False, SECRET)] * 2
-    assert 77 not in [one.id for one in stored]
+    assert [(person.is_admin, person.password) for person in stored] == [(False, SECRET)] * 2
+    assert 77 not in [person.id for person in stored]
 
 
 async def test_generic_handlers_pass_unmarked_fields(people: Any) -> None:
-    text, stored = await told_of_people(people, OpenPerson)
+    text, stored = await frames_about_people(people, OpenPerson)
     assert SECRET in text
-    assert {one.id: one.is_admin for one in stored}[77]
+    assert {person.id: person.is_admin for person in stored}[77]
 
 
 @pytest.mark.parametrize(
@@ -1072,7 +1072,7 @@ async def test_extra_input_is_not_written(stored: Any, action: str) -> None:
     handler = ModelAPIActionHandler.as_aaah(queryset=rows, serializer_class=serializer)
     reply = await ask(handler, action, pk=1, data={"pk": 77, "id": 77, "is_admin": True, "colour": "red"})
     assert reply["status"] in (200, 201)
-    for row in [one async for one in rows]:
+    for row in [person async for person in rows]:
         assert row.id in (1, 2)
         assert not getattr(row, "is_admin", False)
         assert not hasattr(row, "colour")

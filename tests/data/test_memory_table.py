@@ -105,9 +105,9 @@ async def test_a_key_cannot_change() -> None:
 def test_unique_takes_names_of_fields() -> None:
     with pytest.raises(ImproperlyConfigured, match="Card has no field 'slugg' for a key; name one of id, slug"):
         MemoryQuerySet(Card, unique=["slugg"])
-    with pytest.raises(Conflict) as told:
+    with pytest.raises(Conflict) as caught:
         deck(Card(slug="a"), Card(slug="a"))
-    assert told.value.ctx == {"fields": ["slug"]}
+    assert caught.value.ctx == {"fields": ["slug"]}
 
 
 async def test_values_use_names_of_fields_not_aliases() -> None:
@@ -370,8 +370,8 @@ async def test_a_changed_row_keeps_its_subclass() -> None:
     letter.readers.append(1)  # a list of the copy alone
     assert await documents.get(pk=1) == Letter(id=1, title="c", owner=7)
     kind = name_of(Letter)
-    told = documents.to_json(documents.values_of(letter), kind)
-    assert documents.object_of(told["exact"], kind) == letter
+    values = documents.to_json(documents.values_of(letter), kind)
+    assert documents.object_of(values["exact"], kind) == letter
     with pytest.raises(UnknownClass):
         documents.object_of({"id": 1}, "Invoice")
     with pytest.raises(AttributeError):

@@ -125,7 +125,7 @@ async def test_destroy(kind: str) -> None:
         assert (reply["status"], reply["data"], reply["errors"]) == (204, None, [])
         for action in ("retrieve", "destroy"):
             assert (await ws.call(action, "cards/1/"))["status"] == 404
-        assert [one.id async for one in cards] == [2]
+        assert [card.id async for card in cards] == [2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,10 +170,10 @@ class ReadsOnly(BasePermission):
 )
 async def test_permissions_are_checked_before_validation_and_changes(kind: str, action: str, parameters: Any) -> None:
     async with stored(kind, numbered(1, owner_id=2)) as cards:
-        before = [Card.model_validate(one, from_attributes=True) async for one in cards]
+        before = [Card.model_validate(card, from_attributes=True) async for card in cards]
         async with talking(served(cards, permission_classes=(ReadsOnly,))) as ws:
             assert (await ws.call(action, "cards/1/", **parameters))["status"] == 403
-        assert [Card.model_validate(one, from_attributes=True) async for one in cards] == before
+        assert [Card.model_validate(card, from_attributes=True) async for card in cards] == before
 
 
 async def test_an_error_after_a_change_rolls_it_back() -> None:
@@ -195,12 +195,12 @@ async def test_a_page_has_a_hundred_objects_by_default(kind: str) -> None:
         reply = (await ask(served(cards), "list", "cards/"))["data"]
         assert list(reply) == ["count", "next", "previous", "results"]
         assert (reply["count"], reply["next"], reply["previous"]) == (101, "cards/?page=2", None)
-        assert [one["id"] for one in reply["results"]] == [*range(1, 101)]
+        assert [card["id"] for card in reply["results"]] == [*range(1, 101)]
         assert reply["results"][0] == CARD
         by_offset = await ask(served(cards, pagination_class=LimitOffsetPagination), "list", "cards/?offset=100")
         assert by_offset["data"]["results"][0]["id"] == 101
         whole = await ask(served(cards, pagination_class=None), "list", "cards/")
-        assert [one["id"] for one in whole["data"]] == [*range(1, 102)]
+        assert [card["id"] for card in whole["data"]] == [*range(1, 102)]
 
 
 async def streamed(ws: Any, route: str, **parameters: Any) -> tuple[list[list[int]], dict[str, Any]]:
@@ -208,7 +208,7 @@ async def streamed(ws: Any, route: str, **parameters: Any) -> tuple[list[list[in
     await ws.send_json({"action": "list", "route": route, "stream": True, "request_id": 1, **parameters})
     parts = []
     while (reply := await ws.receive_json())["status"] == 206:
-        parts.append([one["id"] for one in reply["data"]])
+        parts.append([card["id"] for card in reply["data"]])
     return parts, reply
 
 
@@ -249,8 +249,8 @@ class Shrinking(ModelAPIActionHandler):
     async def list_pages(self) -> OutputPages:
         async for page in super().list_pages():
             yield page
-            for one in page:
-                await self.queryset.delete(await self.queryset.get(pk=one.id))
+            for card in page:
+                await self.queryset.delete(await self.queryset.get(pk=card.id))
 
 
 class ShrinkingByTitle(Shrinking):
@@ -286,17 +286,17 @@ async def test_a_stream_blocks_no_frames_and_can_be_cancelled() -> None:
                 return self._walk(rows[wanted])
 
             async def _walk(self, queryset: Any) -> Any:
-                async for one in queryset:
-                    if one.id == 2:
+                async for card in queryset:
+                    if card.id == 2:
                         await go.wait()
-                    yield one
+                    yield card
 
             async def get(self, **lookups: Any) -> Any:
                 return await rows.get(**lookups)
 
         async with talking(served(Gated(), bases=(Slow,)), limits=Limits(max_concurrency=4)) as ws:
             await ws.send_json({"action": "list", "route": "cards/?page_size=1", "stream": True, "request_id": "s"})
-            assert [one["id"] for one in (await ws.receive_json())["data"]] == [1]
+            assert [card["id"] for card in (await ws.receive_json())["data"]] == [1]
             assert paused.is_set()
             assert types_and_locs(await ws.call("create", "cards/?page_size=1")) == [("missing", ["data"])]
             await ws.send_json({"action": "$cancel", "data": "s", "request_id": "c"})
@@ -382,11 +382,11 @@ async def test_output_may_be_nested_in_other_types() -> None:
 
         @async_action
         async def several(self) -> list[Output]:
-            return [one async for one in self.queryset]
+            return [card async for card in self.queryset]
 
         @async_action
         async def aliased(self) -> Several | None:
-            return [one async for one in self.queryset]
+            return [card async for card in self.queryset]
 
         @async_action
         async def perhaps(self) -> Output | None:

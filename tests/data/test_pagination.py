@@ -14,8 +14,8 @@ from wsaction.pagination import BasePagination, LimitOffsetPagination, Page, Pag
 from wsaction.querysets import MemoryQuerySet
 
 
-def told(page: Page) -> tuple[list[int], str | None, str | None, int | None]:
-    return [one.id for one in page.items], page.previous, page.next, page.count
+def page_fields(page: Page) -> tuple[list[int], str | None, str | None, int | None]:
+    return [card.id for card in page.items], page.previous, page.next, page.count
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +36,7 @@ def told(page: Page) -> tuple[list[int], str | None, str | None, int | None]:
 async def test_pages_by_number(kind: str, route: str, wanted: Any) -> None:
     async with stored(kind, numbered(8)) as cards:
         page = await PageNumberPagination(page_size=3, max_page_size=6).paginate_queryset(cards, asking(route))
-        items, previous, following, count = told(page)
+        items, previous, following, count = page_fields(page)
         assert (items, previous, count) == (wanted[0], wanted[1], wanted[3])
         if "9999" not in route:
             assert following == wanted[2]
@@ -65,7 +65,7 @@ async def test_a_missing_page_is_a_404(kind: str, page: str, count: bool) -> Non
 async def test_pages_without_a_count(route: str, wanted: Any) -> None:
     paginator = PageNumberPagination(page_size=3, count=False)
     page = await paginator.paginate_queryset(MemoryQuerySet(type(numbered(1)[0]), rows=numbered(6)), asking(route))
-    assert told(page) == wanted
+    assert page_fields(page) == wanted
     assert list(paginator.get_paginated_response(page, [])) == ["next", "previous", "results"]
 
 
@@ -75,7 +75,7 @@ async def test_pages_without_a_count(route: str, wanted: Any) -> None:
 async def test_an_empty_list_has_a_first_page(paginator: Any) -> None:
     async with stored("memory") as cards:
         page = await paginator.paginate_queryset(cards, asking())
-        assert told(page) == ([], None, None, 0 if paginator.count else None)
+        assert page_fields(page) == ([], None, None, 0 if paginator.count else None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +93,7 @@ async def test_an_empty_list_has_a_first_page(paginator: Any) -> None:
 async def test_pages_by_offset(kind: str, count: int | None, route: str, wanted: Any) -> None:
     paginator = LimitOffsetPagination(page_size=3, max_limit=6, count=count is not None)
     async with stored(kind, numbered(8)) as cards:
-        assert told(await paginator.paginate_queryset(cards, asking(route))) == (*wanted, count)
+        assert page_fields(await paginator.paginate_queryset(cards, asking(route))) == (*wanted, count)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_the_page_size_may_be_fixed_by_the_server() -> None:
     paginator = PageNumberPagination(page_size=2, page_size_query_param=None)
     assert paginator.parameters == ("page",)
     async with stored("memory", numbered(3)) as cards:
-        assert told(await paginator.paginate_queryset(cards, asking("?page_size=1")))[0] == [1, 2]
+        assert page_fields(await paginator.paginate_queryset(cards, asking("?page_size=1")))[0] == [1, 2]
 
 
 async def test_a_custom_default_limit() -> None:
@@ -139,7 +139,7 @@ async def test_a_custom_default_limit() -> None:
 
     async with stored("memory", numbered(5)) as cards:
         for route, wanted in (("", [1, 2]), ("?limit=1", [1]), ("?limit=9", [1, 2, 3])):
-            assert told(await Short().paginate_queryset(cards, asking(route)))[0] == wanted
+            assert page_fields(await Short().paginate_queryset(cards, asking(route)))[0] == wanted
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ async def test_a_custom_paginator() -> None:
 
     async with stored("memory", numbered(3)) as cards:
         reply = await ask(served(cards, pagination_class=Envelope), "list", "cards/")
-        assert (reply["data"]["more"], [one["id"] for one in reply["data"]["items"]]) == (True, [1, 2])
+        assert (reply["data"]["more"], [card["id"] for card in reply["data"]["items"]]) == (True, [1, 2])
 
 
 @pytest.mark.parametrize("wrong", [20, "page", int, object()])
 def test_an_invalid_paginator_is_refused(wrong: Any) -> None:
-    told = r"Rows: pagination_class is a paginator, as in PageNumberPagination\(page_size=20\), or None, not "
-    with pytest.raises(ImproperlyConfigured, match=told):
+    message = r"Rows: pagination_class is a paginator, as in PageNumberPagination\(page_size=20\), or None, not "
+    with pytest.raises(ImproperlyConfigured, match=message):
 
         class Rows(ListAPIActionHandler):
             pagination_class = wrong

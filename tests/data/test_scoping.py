@@ -65,7 +65,9 @@ def user(pk: int) -> Any:
 
 
 async def theirs(cards: Any) -> list[dict[str, Any]]:
-    return [Card.model_validate(one, from_attributes=True).model_dump() async for one in cards.filter(owner_id=THEIRS)]
+    return [
+        Card.model_validate(card, from_attributes=True).model_dump() async for card in cards.filter(owner_id=THEIRS)
+    ]
 
 
 QUERIES = [
@@ -110,7 +112,7 @@ async def test_no_list_shows_rows_of_others(kind: str, pagination: Any) -> None:
                     assert reply["status"] in (200, 400, 404)
                     assert '"theirs"' not in json.dumps(reply["data"])
                     data = reply["data"] or []
-                    seen |= {one["id"] for one in (data["results"] if isinstance(data, dict) else data)}
+                    seen |= {card["id"] for card in (data["results"] if isinstance(data, dict) else data)}
                     if not isinstance(data, dict) or data["next"] is None:
                         break
                     assert data.get("count", 0) <= 10
@@ -118,7 +120,7 @@ async def test_no_list_shows_rows_of_others(kind: str, pagination: Any) -> None:
             assert seen == {*range(1, 21, 2)}
             await ws.send_json({"action": "list", "route": "cards/?page_size=2", "stream": True})
             while (reply := await ws.receive_json())["status"] == 206:
-                assert {one["owner_id"] for one in reply["data"]} == {MINE}
+                assert {card["owner_id"] for card in reply["data"]} == {MINE}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,9 +137,9 @@ async def test_no_key_reaches_rows_of_others(kind: str) -> None:
         async with talking(view(cards), user=user(MINE)) as ws:
             for action, parameters in actions:
                 for key in keys:
-                    told = {"pk": key, "id": key, "inner": key, "owner_id": THEIRS, "lookup_field": "title"}
+                    identifiers = {"pk": key, "id": key, "inner": key, "owner_id": THEIRS, "lookup_field": "title"}
                     for route in (f"cards/{key}/", f"cards/2/below/{key}/", "cards/2/?owner_id=2", "cards/2/?search=t"):
-                        reply = await ws.call(action, route, **told, **parameters)
+                        reply = await ws.call(action, route, **identifiers, **parameters)
                         if reply["status"] == 200:  # True equals 1, a row of this user
                             assert reply["data"]["owner_id"] == MINE
                             assert key is True
@@ -157,7 +159,7 @@ async def test_a_cursor_of_another_user_shows_only_ones_own_rows(kind: str) -> N
         async with talking(view(cards, pagination_class=pagination), user=user(MINE)) as ws:
             for route in (following, previous):
                 results = (await ws.call("list", route))["data"]["results"]
-                assert {one["owner_id"] for one in results} <= {MINE}
+                assert {card["owner_id"] for card in results} <= {MINE}
 
 
 async def test_frames_do_not_narrow_the_queryset_of_the_class() -> None:
@@ -169,7 +171,7 @@ async def test_frames_do_not_narrow_the_queryset_of_the_class() -> None:
                 assert (await yours.call("list", "cards/?title=theirs"))["data"]["count"] == 10
                 assert (await yours.call("list", "cards/"))["data"]["results"][0]["id"] == 2
         assert await cards.count() == 20
-        assert [one.id async for one in cards[:3]] == [1, 2, 3]
+        assert [card.id async for card in cards[:3]] == [1, 2, 3]
 
 
 async def test_custom_actions_are_narrowed_too() -> None:

@@ -129,7 +129,7 @@ class ByMode:
         )
 
 
-def told_mode(value: Any, info: ValidationInfo) -> Any:
+def mode_of(value: Any, info: ValidationInfo) -> Any:
     return info.mode
 
 
@@ -197,9 +197,9 @@ def test_a_strict_model_refuses_other_types(key: str, value: Any, type: str) -> 
         (StrictField, {"when": "2026-11-23"}, StrictField(when=dt.date(2026, 11, 23))),
         (ByMode, [1, 2], [1, 2]),
         (list[ByMode], [[1]], [[1]]),
-        (Annotated[Any, AfterValidator(told_mode)], 1, "json"),
-        (Annotated[Any, BeforeValidator(told_mode)], 1, "json"),
-        (dict[str, Annotated[Any, AfterValidator(told_mode)]], {"a": 1}, {"a": "json"}),
+        (Annotated[Any, AfterValidator(mode_of)], 1, "json"),
+        (Annotated[Any, BeforeValidator(mode_of)], 1, "json"),
+        (dict[str, Annotated[Any, AfterValidator(mode_of)]], {"a": 1}, {"a": "json"}),
         (Moded, {"how": 1}, Moded.model_construct(how="json")),
         (ModedModel, {}, ModedModel.model_construct()),
         (bytes, "é", "é".encode()),

@@ -223,7 +223,7 @@ async def test_a_row_may_refer_to_itself(engine: AsyncEngine) -> None:
     sub = await folders.create({"name": "sub", "above_id": top.id})
     assert (sub.above and sub.above.name, sub.below) == ("top", [])
     top = await folders.update(top, {"above_id": top.id})
-    assert (top.above, {one.name for one in top.below}) == (top, {"top", "sub"})
+    assert (top.above, {node.name for node in top.below}) == (top, {"top", "sub"})
 
 
 async def test_a_path_is_joined_once_for_many_orders(cards: Any, boards: Any) -> None:
@@ -282,9 +282,9 @@ async def test_constraint_errors_show_no_sql(cards: Any, boards: Any) -> None:
         ),
         ({"title": "b", "n": 1000}, "This conflicts with what is already there.", None),
     ):
-        with pytest.raises(Conflict) as told:
+        with pytest.raises(Conflict) as caught:
             await cards.create(values)
-        assert (told.value.msg, told.value.ctx) == (msg, ctx)
+        assert (caught.value.msg, caught.value.ctx) == (msg, ctx)
     with pytest.raises(Conflict, match="another object refers to this one"):
         await boards.delete(board)
     async with unit_of_work():
@@ -319,7 +319,7 @@ async def test_a_version_changed_meanwhile_is_a_conflict(engine: AsyncEngine) ->
             await asyncio.create_task(rows.update(row, {"title": write}), context=Context())
             with pytest.raises(Conflict, match="This Versioned was changed meanwhile; load it again"):
                 await (rows.update(held, {"title": "mine"}) if write == "update" else rows.delete(held))
-    assert [one.title async for one in rows] == ["delete"]
+    assert [row.title async for row in rows] == ["delete"]
 
 
 async def test_a_unit_has_one_session(cards: Any) -> None:
@@ -567,7 +567,7 @@ async def test_a_streamed_list_holds_no_connection_between_pages(
             async for page in super().list_pages():
                 yield page
                 gc.collect()
-                held.append((pool.checkedout(), sum(type(one) is Card for one in gc.get_objects())))
+                held.append((pool.checkedout(), sum(type(obj) is Card for obj in gc.get_objects())))
 
     async with talking(Cards.as_aaah()) as ws:
         await ws.send_json({"action": "list", "route": "?page_size=5", "stream": True})

@@ -216,12 +216,12 @@ async def test_written_values_are_read_back(kind: str, tmp_path: Path) -> None:
             for number, (field, annotation, value) in enumerate(CASES):
                 if (kind, field) == ("sqlite", "at"):
                     continue  # SQLite stores no time zones
-                told = [await ws.call("create", f"{number}/", {field: value})]
-                key = (told[0]["data"] or {"id": 0})["id"]
-                told.append(await ws.call("retrieve", f"{number}/{key}/"))
-                told.append(await ws.call("partial_update", f"{number}/{key}/", {field: value}))
-                if [reply["data"] for reply in told] != [{"id": key, field: value}] * 3:
-                    failed.append((field, annotation, value, told))
+                replies = [await ws.call("create", f"{number}/", {field: value})]
+                key = (replies[0]["data"] or {"id": 0})["id"]
+                replies.append(await ws.call("retrieve", f"{number}/{key}/"))
+                replies.append(await ws.call("partial_update", f"{number}/{key}/", {field: value}))
+                if [reply["data"] for reply in replies] != [{"id": key, field: value}] * 3:
+                    failed.append((field, annotation, value, replies))
     assert not failed, "\n".join(map(repr, failed))
 
 
@@ -282,9 +282,9 @@ async def test_secrets_are_stored_unmasked(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("annotation", [list[str], dict[str, int], set[int], Point, list[Point] | None])
 async def test_a_column_that_cannot_hold_a_field_is_refused_at_mounting(annotation: Any, tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path) as rows:
-        told = r"Rows: Row.\w+ is a column of \w+ and cannot hold a \w+; make it a JSON column, or write"
+        message = r"Rows: Row.\w+ is a column of \w+ and cannot hold a \w+; make it a JSON column, or write"
         for field in ("text", "number", "day"):
-            with pytest.raises(ImproperlyConfigured, match=told):
+            with pytest.raises(ImproperlyConfigured, match=message):
                 handler_of(rows, field, annotation)
         for field in ("document", "plain_json"):
             assert handler_of(rows, field, annotation)
@@ -302,9 +302,9 @@ async def test_a_value_that_would_not_be_read_back_is_refused(tmp_path: Path) ->
     async with queryset_of("sqlite", tmp_path) as rows:
         with pytest.raises(FieldError, match="a text column cannot hold a list; make it a JSON column, or"):
             await rows.create({"text": ["a"]})
-        with pytest.raises(InvalidParameters) as told:
+        with pytest.raises(InvalidParameters) as caught:
             await rows.create({"document": {"a": b"\xff"}})
-        assert told.value.errors[0]["loc"] == ["data", "document"]
+        assert caught.value.errors[0]["loc"] == ["data", "document"]
 
 
 class Odd(DeclarativeBase):

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support.driving import ask, talking
-from wsaction._connection import deadlines
+from tests.support.virtual_time import in_virtual_time
 from wsaction._protocol.frames import current_frame
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -43,7 +43,7 @@ class Deck:
         self.cards = cards = MemoryQuerySet(Card, rows=[Card(id=1, title="a")], unique=("title",))
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
         self.units: list[UnitOfWork | None] = []
-        self.told: list[Any] = []
+        self.callback_calls: list[Any] = []
         deck = self
 
         class Consumer(AsyncAPIConsumer):
@@ -126,8 +126,8 @@ class Deck:
             @async_action
             async def follow(self, *, fail: bool = False) -> None:
                 async with unit_of_work() as unit:
-                    unit.on_commit(lambda: deck.told.append(current_unit()))
-                (unit := join_unit()).on_commit(lambda: deck.told.append("implicit"))  # type: ignore[union-attr]
+                    unit.on_commit(lambda: deck.callback_calls.append(current_unit()))
+                (unit := join_unit()).on_commit(lambda: deck.callback_calls.append("implicit"))  # type: ignore[union-attr]
                 deck.units = [unit]
                 if fail:
                     raise ZeroDivisionError
@@ -499,9 +499,9 @@ async def test_a_block_that_is_left_open_is_an_error(caplog: pytest.LogCaptureFi
 async def test_on_commit_callbacks_run_only_after_the_commit() -> None:
     deck = Deck()
     assert (await ask(deck.view, "follow"))["status"] == 200
-    assert deck.told == [None, "implicit"]
+    assert deck.callback_calls == [None, "implicit"]
     assert (await ask(deck.view, "follow", fail=True))["status"] == 500
-    assert deck.told == [None, "implicit", None]
+    assert deck.callback_calls == [None, "implicit", None]
     with pytest.raises(RuntimeError, match="this unit of work has ended"):
         deck.units[0].on_commit(print)  # type: ignore[union-attr]
 
@@ -536,14 +536,14 @@ async def test_a_cancelled_stream_may_still_clean_up() -> None:
 @pytest.mark.parametrize("action", ["fail", "fail_before", "stream", "swallow"])
 async def test_dependencies_do_not_commit_a_failed_action(action: str) -> None:
     cards = MemoryQuerySet(Card)
-    told: list[str] = []
+    raised: list[str] = []
 
     async def audited() -> AsyncIterator[None]:
         try:
             yield
         except Exception as exc:
             async with unit_of_work():
-                told.append(type(exc).__name__)
+                raised.append(type(exc).__name__)
                 await cards.create({"title": "audited"})
             raise
 
@@ -583,9 +583,9 @@ async def test_dependencies_do_not_commit_a_failed_action(action: str) -> None:
             pass
     kept = [card.title async for card in cards]
     if action == "swallow":
-        assert (reply["status"], told, kept) == (200, [], ["kept"])
+        assert (reply["status"], raised, kept) == (200, [], ["kept"])
     else:
-        assert (reply["status"], told) == (500, ["ZeroDivisionError"])
+        assert (reply["status"], raised) == (500, ["ZeroDivisionError"])
         assert kept == [*(["kept"] if action == "stream" else []), "audited"]
 
 
@@ -759,15 +759,13 @@ async def test_a_commit_that_has_begun_cannot_be_cancelled() -> None:
     assert slow.calls == ["prepare", "commit"]
 
 
-async def test_a_hanging_commit_is_answered_and_frees_its_turn(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(deadlines, "COMMIT_GRACE", 0.05)
-    slow, told = Slow(), list[int]()
+@in_virtual_time
+async def test_a_hanging_commit_is_answered_and_frees_its_turn(caplog: pytest.LogCaptureFixture) -> None:
+    slow, statuses = Slow(), list[int]()
 
     class Observing(Hooks):
         def on_action(self, info: ActionInfo) -> None:
-            told.append(info.status)
+            statuses.append(info.status)
 
     class Consumer(AsyncAPIConsumer):
         @async_action
@@ -780,7 +778,7 @@ async def test_a_hanging_commit_is_answered_and_frees_its_turn(
 
     limits = Limits(action_timeout=0.05)
     app = WSAction([path("", Consumer.as_asgi())], limits=limits, hooks=[Observing()])
-    async with app.lifespan(), connect(app, "/") as ws:
+    async with app.lifespan(), connect(app, "/", timeout=60) as ws:
         reply = await ws.call("change", request_id="x")
         assert (reply["status"], reply["errors"][0]["type"]) == (408, "action_timeout")
         assert "not known" in reply["errors"][0]["msg"]
@@ -789,20 +787,20 @@ async def test_a_hanging_commit_is_answered_and_frees_its_turn(
         assert (await ws.call("$ping"))["status"] == 200
         assert slow.calls == ["prepare", "commit"]
         assert (await ws.call("next"))["action"] == "next"  # the late commit sent nothing before it
-    assert told == [408, 200, 200, 200]
-    assert "change  goes on 0.05 s after its timeout, with its commit" in caplog.text
+    assert statuses == [408, 200, 200, 200]
+    assert "change  goes on 30 s after its timeout, with its commit" in caplog.text
 
 
 @pytest.mark.parametrize("fail", [None, Conflict])
 async def test_a_commit_finishes_despite_a_cancellation(
     fail: type[Exception] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow, told = Slow(fail), list[str]()
+    slow, callbacks = Slow(fail), list[str]()
 
     async def work() -> None:
         async with unit_of_work() as unit:
             unit.resource("slow", lambda: slow)
-            unit.on_commit(lambda: told.append("committed"))
+            unit.on_commit(lambda: callbacks.append("committed"))
 
     task = asyncio.create_task(work())
     await slow.begun.wait()
@@ -813,7 +811,7 @@ async def test_a_commit_finishes_despite_a_cancellation(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert slow.calls == ["prepare", "rollback" if fail else "commit"]
-    assert told == ([] if fail else ["committed"])
+    assert callbacks == ([] if fail else ["committed"])
     assert ("was cancelled, and failed as it ended" in caplog.text) is (fail is not None)
 
 
@@ -837,10 +835,10 @@ async def test_a_failed_rollback_is_logged_and_the_others_run(caplog: pytest.Log
 
 
 async def test_failed_callbacks_are_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
+    callbacks: list[str] = []
 
     async def later() -> None:
-        told.append("later")
+        callbacks.append("later")
 
     async def cancelled() -> None:
         raise asyncio.CancelledError
@@ -852,7 +850,7 @@ async def test_failed_callbacks_are_logged_and_the_others_run(caplog: pytest.Log
         async with unit_of_work() as unit:
             for callback in (lambda: 1 / 0, cancelled, odd, later):
                 unit.on_commit(callback)
-    assert told == ["later"]
+    assert callbacks == ["later"]
     assert caplog.text.count("which was called after a commit") == 3
 
 

@@ -287,8 +287,8 @@ def test_a_right_revoked_by_a_late_commit_is_checked_again() -> None:
         async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
             assert (await ada.call("subscribe", "room/"))["status"] == 200
             assert (await admin.call("take", how="revoke"))["status"] == 500
-            told = await ada.event()
-            assert (told["event"], told["route"]) == ("$unsubscribed", "room/")
+            event = await ada.event()
+            assert (event["event"], event["route"]) == ("$unsubscribed", "room/")
 
     run(live())
 
@@ -310,7 +310,7 @@ def test_a_push_of_an_uncertain_commit_is_a_resync() -> None:
         async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
             assert (await admin.call("tell"))["status"] == 500
             for _ in range(2):  # at once, and once the commit must have arrived
-                told = await ada.event()
-                assert (told["event"], told["route"]) == ("$resync", "")
+                event = await ada.event()
+                assert (event["event"], event["route"]) == ("$resync", "")
 
     run(live())

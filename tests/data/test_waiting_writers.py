@@ -95,7 +95,7 @@ async def test_reads_continue_beside_slow_and_waiting_writes(tmp_path: Path, act
                 async with unit_of_work():
                     assert await items.filter(title="old").count() == 20
                 go_on.set()
-            assert {one.result() for one in work} <= {200, 201, 204}
+            assert {task.result() for task in work} <= {200, 201, 204}
             assert (await slow.receive_json())["status"] == 200
             assert not write_lock.is_wanted
 
@@ -249,12 +249,15 @@ async def test_reading_units_hold_half_of_the_pool_at_most(tmp_path: Path) -> No
         first = _apart(write_nothing())
         await writing.wait()
         waiting = [_apart(change(pk)) for pk in range(2, 9)]
-        await _until(lambda: write_lock._wanted == 3 and sum(one.done() for one in waiting) == 5)
+        await _until(lambda: write_lock._wanted == 3 and sum(task.done() for task in waiting) == 5)
         assert await items.count() == 9
         go_on.set()
         await first
         found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert sum(isinstance(one, Busy) for one in found) in (5, 6)  # the snapshot of the second one may be outdated
+        assert sum(isinstance(outcome, Busy) for outcome in found) in (
+            5,
+            6,
+        )  # the snapshot of the second one may be outdated
         assert not write_lock.is_wanted
 
 
@@ -273,7 +276,7 @@ async def test_a_deadlock_of_two_databases_is_busy(tmp_path: Path) -> None:
 
         async with asyncio.timeout(5):
             found = await asyncio.gather(_apart(change(0)), _apart(change(1)), return_exceptions=True)
-        assert sorted(type(one).__name__ for one in found) == ["Busy", "NoneType"]
+        assert sorted(type(outcome).__name__ for outcome in found) == ["Busy", "NoneType"]
         assert [await items.count() for items in both] == [2, 2]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.live_boards import Row
-from wsaction._dispatch import broadcasts
+from wsaction._dispatch.broadcasts import MAX_WAITING
 from wsaction._protocol.scope import group_topic
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential, FirstFrameAuthentication
@@ -161,9 +161,7 @@ async def test_a_broadcasting_snapshot_action_holds_nothing_back() -> None:
         assert await ws.receive_json() == {"data": "all", "status": 200}
 
 
-async def test_broadcasts_waiting_for_a_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
-
+async def test_broadcasts_waiting_for_a_reply_are_bounded() -> None:
     class Slow(Root):
         @async_action(mode="broadcast")
         async def hang(self) -> None:
@@ -178,9 +176,10 @@ async def test_broadcasts_waiting_for_a_reply_are_bounded(monkeypatch: pytest.Mo
     async with one_app.lifespan(), connect(one_app, "/") as one, connect(one_app, "/") as two:
         await one.send_json({"action": "hang"})
         assert (await one.receive_json())["event"] == "begun"
-        for _ in range(2):
-            await two.send_json({"action": "silently", "route": "child"})
-        assert await one.wait_closed() == (1013, "slow consumer; 1 broadcasts wait for it")
+        for _ in range(MAX_WAITING + 1):
+            assert (await two.call("typed", "child"))["status"] == 200
+            await two.receive_json()  # its own broadcast
+        assert await one.wait_closed() == (1013, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
 
 async def test_a_capture_may_name_the_group() -> None:
@@ -206,8 +205,7 @@ async def test_general_broadcast_can_be_overridden() -> None:
         assert await ws.receive_json() == "quiet"
 
 
-async def test_a_consumer_too_slow_for_broadcasts_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
+async def test_a_consumer_too_slow_for_broadcasts_is_closed() -> None:
     gate = asyncio.Event()
 
     class Slow(Root):
@@ -215,11 +213,11 @@ async def test_a_consumer_too_slow_for_broadcasts_is_closed(monkeypatch: pytest.
             await gate.wait()
 
     async with connect(Slow.as_asgi(), "/") as ws:
-        for _ in range(2):  # one broadcast is being delivered, one waits
+        for _ in range(1 + MAX_WAITING):  # one broadcast is being delivered, the others wait
             assert (await ws.call("typed", "child"))["status"] == 200
         await ws.send_json({"action": "typed", "route": "child"})
         code, reason = await ws.wait_closed()
-        assert (code, reason) == (1013, "slow consumer; 1 broadcasts wait for it")
+        assert (code, reason) == (1013, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
 
 @pytest.mark.parametrize(

@@ -254,13 +254,16 @@ def test_thousands_of_errors_are_only_counted() -> None:
     """pydantic lists all errors or none. To list those of a 64 KiB frame would block the other connections."""
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(list[str]).validate_python([1] * 32_000)
-    took = []
+    took, listing = [], []
     for _ in range(5):
         started = time.thread_time()
         items = validation_items(caught.value, "data")
         took.append(time.thread_time() - started)
+        started = time.thread_time()
+        caught.value.errors()
+        listing.append(time.thread_time() - started)
     assert items == [{"type": "too_many_errors", "msg": "32000 errors, which are not listed.", "loc": ["data"]}]
-    assert min(took) < 0.005
+    assert min(took) < min(listing) / 5
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(list[str]).validate_python([1] * 1_000)
     assert len(validation_items(caught.value)) == 101

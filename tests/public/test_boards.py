@@ -56,7 +56,7 @@ async def user(name: str) -> AsyncIterator[WebSocketSession]:
         yield ws
 
 
-async def told(ws: WebSocketSession, action: str, route: str, data: Any = None, **parameters: Any) -> Any:
+async def data_of(ws: WebSocketSession, action: str, route: str, data: Any = None, **parameters: Any) -> Any:
     """The data of a call that succeeds."""
     reply = await ws.call(action, route, **({} if data is None else {"data": data}), **parameters)
     assert reply["errors"] == [], reply
@@ -77,10 +77,10 @@ async def test_signing_in_gives_a_token_for_the_socket() -> None:
         assert await refused(ws, "list", "users/1/boards/") == (403, "permission_denied")
         for name, password in (("ada", "grace"), ("nobody", "nobody"), ("ada", "")):
             assert await refused(ws, "sign_in", "", name=name, password=password) == (403, "permission_denied")
-        found = await told(ws, "sign_in", "", name="ada", password="ada")
+        found = await data_of(ws, "sign_in", "", name="ada", password="ada")
         assert found["user"] == {"id": 1, "name": "ada"}
         assert (await ws.call("$auth", data=found["token"]))["status"] == 200
-        assert await told(ws, "whoami", "") == {"id": 1, "name": "ada"}
+        assert await data_of(ws, "whoami", "") == {"id": 1, "name": "ada"}
 
 
 async def test_guessing_passwords_is_throttled() -> None:
@@ -113,13 +113,16 @@ async def test_forged_and_expired_tokens_are_refused() -> None:
 async def test_the_sample_data_is_created_once() -> None:
     for _ in range(2):
         async with signed_in("ada", "grace", "linus") as (ada, grace, linus):
-            boards = await told(ada, "list", "users/1/boards/")
-            assert [(one["title"], len(one["members"])) for one in boards] == [("First steps", 2), ("Ada's own", 1)]
-            assert await told(grace, "list", "users/2/boards/") == boards[:1]
-            assert await told(linus, "list", "users/3/boards/") == []
-            columns = await told(grace, "list", "boards/1/columns/")
-            assert [one["title"] for one in columns] == ["Ideas", "In progress", "Done"]
-            assert len(await told(grace, "list", CARDS)) == 6
+            boards = await data_of(ada, "list", "users/1/boards/")
+            assert [(board["title"], len(board["members"])) for board in boards] == [
+                ("First steps", 2),
+                ("Ada's own", 1),
+            ]
+            assert await data_of(grace, "list", "users/2/boards/") == boards[:1]
+            assert await data_of(linus, "list", "users/3/boards/") == []
+            columns = await data_of(grace, "list", "boards/1/columns/")
+            assert [column["title"] for column in columns] == ["Ideas", "In progress", "Done"]
+            assert len(await data_of(grace, "list", CARDS)) == 6
 
 
 @pytest.mark.parametrize(
@@ -158,18 +161,20 @@ async def test_members_may_do_all_but_what_the_owner_may() -> None:
             ("destroy", {}),
         ):
             assert await refused(grace, action, "boards/1/", **keys) == (403, "permission_denied")
-        card = await told(grace, "create", CARDS, {"column_id": 1, "title": "Hers", "notes": "a"})
+        card = await data_of(grace, "create", CARDS, {"column_id": 1, "title": "Hers", "notes": "a"})
         assert (card["column_id"], card["comment_count"]) == (1, 0)
         route = f"{CARDS}{card['id']}/"
-        assert (await told(ada, "partial_update", route, {"title": "Ours", "position": 1, "column_id": 2})) == {
+        assert (await data_of(ada, "partial_update", route, {"title": "Ours", "position": 1, "column_id": 2})) == {
             **card,
             "title": "Ours",
         }
-        assert await told(ada, "destroy", route) is None
-        column = await told(grace, "create", "boards/1/columns/", {"title": "Later"})
-        assert (await told(ada, "partial_update", f"boards/1/columns/{column['id']}/", {"title": "Never"}))["id"] == 4
-        assert await told(grace, "destroy", "boards/1/columns/4/") is None
-        assert (await told(ada, "partial_update", "boards/1/", {"title": "First"}))["title"] == "First"
+        assert await data_of(ada, "destroy", route) is None
+        column = await data_of(grace, "create", "boards/1/columns/", {"title": "Later"})
+        assert (await data_of(ada, "partial_update", f"boards/1/columns/{column['id']}/", {"title": "Never"}))[
+            "id"
+        ] == 4
+        assert await data_of(grace, "destroy", "boards/1/columns/4/") is None
+        assert (await data_of(ada, "partial_update", "boards/1/", {"title": "First"}))["title"] == "First"
         assert await refused(ada, "dismiss", "boards/1/", user_id=1) == (409, "conflict")
         assert await refused(ada, "invite", "boards/1/", name="grace") == (409, "conflict")
         assert await refused(ada, "invite", "boards/1/", name="nobody") == (404, "not_found")
@@ -182,14 +187,14 @@ async def test_the_cards_of_a_board_are_bounded() -> None:
             card = {"board_id": 1, "column_id": 1, "position": -1 - number, "title": "a", "notes": longest}
             await tables.CARDS.create({**card, "comment_count": 0})
         assert await refused(ada, "create", CARDS, {"column_id": 1, "title": "One more"}) == (409, "conflict")
-        assert len((await told(ada, "subscribe", CARDS, snapshot=True))["snapshot"]) == 300
-        await told(ada, "destroy", f"{CARDS}1/")
-        await told(ada, "create", CARDS, {"column_id": 1, "title": "One more"})
+        assert len((await data_of(ada, "subscribe", CARDS, snapshot=True))["snapshot"]) == 300
+        await data_of(ada, "destroy", f"{CARDS}1/")
+        await data_of(ada, "create", CARDS, {"column_id": 1, "title": "One more"})
 
 
 async def test_routes_of_a_board_reach_no_other_board() -> None:
     async with signed_in("ada") as (ada,):
-        column = await told(ada, "create", "boards/2/columns/", {"title": "Mine"})
+        column = await data_of(ada, "create", "boards/2/columns/", {"title": "Mine"})
         here = {"column_id": column["id"]}
         for action, route, data in (
             ("retrieve", "boards/2/cards/1/", None),
@@ -200,15 +205,15 @@ async def test_routes_of_a_board_reach_no_other_board() -> None:
             ("destroy", "boards/2/columns/1/", None),
         ):
             assert await refused(ada, action, route, data) == (404, "not_found"), route
-        assert await told(ada, "list", "boards/2/cards/4/comments/") == []
+        assert await data_of(ada, "list", "boards/2/cards/4/comments/") == []
 
 
 async def test_comments_belong_to_their_authors_and_are_counted() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
-        await told(ada, "subscribe", f"{CARDS}4/comments/")
-        await told(ada, "subscribe", CARDS)
+        await data_of(ada, "subscribe", f"{CARDS}4/comments/")
+        await data_of(ada, "subscribe", CARDS)
         before = int(time.time())
-        comment = await told(grace, "create", f"{CARDS}4/comments/", {"text": "Both of us"})
+        comment = await data_of(grace, "create", f"{CARDS}4/comments/", {"text": "Both of us"})
         assert comment["author"] == {"id": 2, "name": "grace"}
         assert before <= comment["written_at"] <= time.time()
         assert (await ada.event("created"))["data"] == comment
@@ -216,7 +221,7 @@ async def test_comments_belong_to_their_authors_and_are_counted() -> None:
         route = f"{CARDS}4/comments/{comment['id']}/"
         assert await refused(ada, "destroy", route) == (403, "permission_denied")
         assert await refused(ada, "partial_update", route, {"text": "Hers"}) == (403, "permission_denied")
-        assert await told(grace, "destroy", route) is None
+        assert await data_of(grace, "destroy", route) is None
         assert (await ada.event("deleted"))["data"] == {"pk": comment["id"]}
         assert (await ada.event("updated"))["data"]["comment_count"] == 1
 
@@ -224,16 +229,16 @@ async def test_comments_belong_to_their_authors_and_are_counted() -> None:
 # ------------------------------------------------------------------------------------------------ live
 async def test_a_move_sends_the_card_and_the_user_who_moved_it() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
-        at = await told(ada, "subscribe", CARDS, snapshot=True)
-        await told(grace, "move", f"{CARDS}6/", {"column_id": 1, "before": 2})
+        at = await data_of(ada, "subscribe", CARDS, snapshot=True)
+        await data_of(grace, "move", f"{CARDS}6/", {"column_id": 1, "before": 2})
         card = (await ada.event("updated"))["data"]
         moved = await ada.event("moved")
         assert moved["data"] == {"card_id": 6, "column_id": 1, "by": {"id": 2, "name": "grace"}}
-        cards = {one["id"]: one for one in at["snapshot"]} | {6: card}
-        first = sorted((one for one in cards.values() if one["column_id"] == 1), key=lambda one: one["position"])
-        assert [one["id"] for one in first] == [1, 6, 2, 3]
+        cards = {card["id"]: card for card in at["snapshot"]} | {6: card}
+        first = sorted((card for card in cards.values() if card["column_id"] == 1), key=lambda card: card["position"])
+        assert [card["id"] for card in first] == [1, 6, 2, 3]
         async with user("ada") as again:
-            back = await told(again, "subscribe", CARDS, since={"epoch": at["epoch"], "offset": at["offset"]})
+            back = await data_of(again, "subscribe", CARDS, since={"epoch": at["epoch"], "offset": at["offset"]})
             assert back["recovered"] is True
             assert [(await again.event())["event"] for _ in range(2)] == ["updated", "moved"]
 
@@ -241,19 +246,19 @@ async def test_a_move_sends_the_card_and_the_user_who_moved_it() -> None:
 async def test_invited_users_see_the_board_and_dismissed_users_do_not() -> None:
     async with signed_in("ada", "grace", "linus") as (ada, grace, linus):
         for ws, own in ((ada, "users/1/boards/"), (grace, "users/2/boards/"), (linus, "users/3/boards/")):
-            await told(ws, "subscribe", own)
-        await told(ada, "subscribe", "boards/1/")
-        board = await told(ada, "invite", "boards/1/", name="linus")
-        assert [one["name"] for one in board["members"]] == ["ada", "grace", "linus"]
+            await data_of(ws, "subscribe", own)
+        await data_of(ada, "subscribe", "boards/1/")
+        board = await data_of(ada, "invite", "boards/1/", name="linus")
+        assert [member["name"] for member in board["members"]] == ["ada", "grace", "linus"]
         for ws in (ada, grace, linus):
             assert (await ws.event("updated"))["data"] == board
-        snapshot = (await told(linus, "subscribe", "boards/1/", snapshot=True))["snapshot"]
+        snapshot = (await data_of(linus, "subscribe", "boards/1/", snapshot=True))["snapshot"]
         assert snapshot == board
-        await told(linus, "subscribe", CARDS)
+        await data_of(linus, "subscribe", CARDS)
         assert [(await ada.event("join"))["data"] for _ in range(2)] == [{"user": "1"}, {"user": "3"}]
         assert (await linus.event("join"))["data"] == {"user": "3"}
-        assert await told(ada, "presence", "boards/1/") == {"1": 1, "3": 1}
-        await told(ada, "dismiss", "boards/1/", user_id=3)
+        assert await data_of(ada, "presence", "boards/1/") == {"1": 1, "3": 1}
+        await data_of(ada, "dismiss", "boards/1/", user_id=3)
         seen = set[tuple[str, str]]()
         must = {("deleted", "users/3/boards/"), ("$unsubscribed", "boards/1/"), ("$unsubscribed", CARDS)}
         while not must <= seen:
@@ -261,41 +266,41 @@ async def test_invited_users_see_the_board_and_dismissed_users_do_not() -> None:
             seen.add((event["event"], event["route"]))
         assert seen - must <= {("deleted", "boards/1/")}  # unless that he may not see it any more is found out first
         assert (await ada.event("leave"))["data"] == {"user": "3"}
-        await told(grace, "move", f"{CARDS}1/", {"column_id": 3})
+        await data_of(grace, "move", f"{CARDS}1/", {"column_id": 3})
         assert await refused(linus, "list", CARDS) == (403, "permission_denied")
         await linus.nothing()
 
 
 async def test_only_members_get_events_about_a_board() -> None:
     async with signed_in("ada", "linus") as (ada, linus):
-        await told(ada, "subscribe", "users/1/boards/")
-        await told(linus, "subscribe", "users/3/boards/")
-        board = await told(linus, "create", "users/3/boards/", {"title": "Penguins", "owner_id": 1})
-        assert (board["owner_id"], [one["id"] for one in board["members"]]) == (3, [3])
+        await data_of(ada, "subscribe", "users/1/boards/")
+        await data_of(linus, "subscribe", "users/3/boards/")
+        board = await data_of(linus, "create", "users/3/boards/", {"title": "Penguins", "owner_id": 1})
+        assert (board["owner_id"], [member["id"] for member in board["members"]]) == (3, [3])
         assert (await linus.event())["data"] == board
-        await told(linus, "create", f"boards/{board['id']}/columns/", {"title": "Ice"})
-        await told(linus, "destroy", f"boards/{board['id']}/")
+        await data_of(linus, "create", f"boards/{board['id']}/columns/", {"title": "Ice"})
+        await data_of(linus, "destroy", f"boards/{board['id']}/")
         assert (await linus.event())["data"] == {"pk": board["id"]}
         await ada.nothing()
 
 
 async def test_a_page_reloads_after_a_restart() -> None:
     async with signed_in("ada") as (ada,):
-        at = await told(ada, "subscribe", CARDS, snapshot=True)
-        await told(ada, "move", f"{CARDS}1/", {"column_id": 3})
+        at = await data_of(ada, "subscribe", CARDS, snapshot=True)
+        await data_of(ada, "move", f"{CARDS}1/", {"column_id": 3})
     async with signed_in("ada") as (ada,):
         since = {"epoch": at["epoch"], "offset": at["offset"]}
-        back = await told(ada, "subscribe", CARDS, since=since, snapshot=True)
+        back = await data_of(ada, "subscribe", CARDS, since=since, snapshot=True)
         assert back["recovered"] is False
-        assert next(one for one in back["snapshot"] if one["id"] == 1)["column_id"] == 3
+        assert next(card for card in back["snapshot"] if card["id"] == 1)["column_id"] == 3
 
 
 # ------------------------------------------------------------------------------------------------ moves
 async def order(ws: WebSocketSession, column: int) -> list[int]:
-    cards = [one for one in await told(ws, "list", CARDS) if one["column_id"] == column]
-    found = sorted(cards, key=lambda one: one["position"])
-    assert len({one["position"] for one in found}) == len(found)
-    return [one["id"] for one in found]
+    cards = [card for card in await data_of(ws, "list", CARDS) if card["column_id"] == column]
+    found = sorted(cards, key=lambda card: card["position"])
+    assert len({card["position"] for card in found}) == len(found)
+    return [card["id"] for card in found]
 
 
 async def test_cards_go_where_they_are_moved() -> None:
@@ -308,7 +313,7 @@ async def test_cards_go_where_they_are_moved() -> None:
             ({"column_id": 1, "before": 3}, [1, 2, 3]),
             ({"column_id": 3, "before": 6}, [1, 2]),
         ):
-            await told(ada, "move", f"{CARDS}3/", move)
+            await data_of(ada, "move", f"{CARDS}3/", move)
             assert await order(ada, 1) == wanted, move
         assert await order(ada, 3) == [3, 6]
         assert await refused(ada, "move", f"{CARDS}3/", {"column_id": 99}) == (404, "not_found")
@@ -316,24 +321,24 @@ async def test_cards_go_where_they_are_moved() -> None:
 
 async def test_cards_are_renumbered_if_there_is_no_position_between() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
-        snapshot = (await told(grace, "subscribe", CARDS, snapshot=True))["snapshot"]
-        cards = {one["id"]: one for one in snapshot}
+        snapshot = (await data_of(grace, "subscribe", CARDS, snapshot=True))["snapshot"]
+        cards = {card["id"]: card for card in snapshot}
         for number in range(45):  # each time between 1 and what was put there before
             one, other = (2, 3) if number % 2 else (3, 2)
-            await told(ada, "move", f"{CARDS}{one}/", {"column_id": 1, "before": other})
-        await told(ada, "move", f"{CARDS}1/", {"column_id": 2})
+            await data_of(ada, "move", f"{CARDS}{one}/", {"column_id": 1, "before": other})
+        await data_of(ada, "move", f"{CARDS}1/", {"column_id": 2})
         while cards[1]["column_id"] == 1:
             event = await grace.event("updated")
             cards[event["data"]["id"]] = event["data"]
-        assert list(cards.values()) == sorted(cards.values(), key=lambda one: one["id"])
-        assert {one["id"]: one for one in await told(ada, "list", CARDS)} == cards
+        assert list(cards.values()) == sorted(cards.values(), key=lambda card: card["id"])
+        assert {card["id"]: card for card in await data_of(ada, "list", CARDS)} == cards
         assert await order(ada, 1) == [3, 2]
 
 
 async def test_concurrent_moves_give_every_page_the_same_order() -> None:
     async with signed_in("ada", "grace", "ada", "grace") as (one, two, three, four):
         sockets = (one, two, three, four)
-        cards = {card["id"]: card for card in (await told(four, "subscribe", CARDS, snapshot=True))["snapshot"]}
+        cards = {card["id"]: card for card in (await data_of(four, "subscribe", CARDS, snapshot=True))["snapshot"]}
         async with asyncio.TaskGroup() as group:
             calls = [
                 group.create_task(
@@ -401,7 +406,7 @@ async def test_the_page_gets_its_javascript_without_a_build_step() -> None:
             served.add(name := needed.pop())
             answer = await http.get(f"/page/{name}.js")
             assert (answer.status_code, answer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
-            needed += [one for one in re.findall(r'from "\./(\w+)\.js"', answer.text) if one not in served]
+            needed += [name for name in re.findall(r'from "\./(\w+)\.js"', answer.text) if name not in served]
         assert served == {"client", *(path.stem for path in PAGE.glob("*.ts"))}
         assert "class Client extends BaseClient" in (await http.get("/page/client.js")).text
         for name in ("other", "..%2Fapp", "main.ts"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.conftest import Server
 from tests.support.readme_blocks import BLOCKS, README, block
@@ -146,9 +147,10 @@ async def test_the_hooks_example() -> None:
         assert (await ws.call("title", pk=1))["data"] == "Read the README"
         reply = await ws.call("title", pk=2)
         assert (reply["status"], reply["errors"][0]["msg"]) == (404, "No card 2.")
-        assert defined["CONNECTIONS"]._value.get() == 1
-    assert defined["CONNECTIONS"]._value.get() == 0
-    assert defined["SECONDS"].labels("Cards", "title", 404)._sum.get() > 0
+        assert REGISTRY.get_sample_value("ws_connections") == 1
+    assert REGISTRY.get_sample_value("ws_connections") == 0
+    labels = {"handler": "Cards", "action": "title", "status": "404"}
+    assert (REGISTRY.get_sample_value("ws_action_seconds_sum", labels) or 0) > 0
 
 
 async def test_sqlalchemy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,6 @@ async def test_a_failed_join_leaves_nothing_behind(where: str) -> None:
         assert hub.subscriptions(subscriber) == []
         await publish(hub)
         assert subscriber.is_empty
-        assert not hub._joined
 
 
 async def test_a_slow_join_times_out_and_leaves_nothing_behind() -> None:
@@ -177,7 +176,7 @@ async def test_a_slow_join_times_out_and_leaves_nothing_behind() -> None:
         subscriber = RecordingSubscriber()
         with pytest.raises(LayerUnavailable, match="in time"):
             await join(hub, subscriber)
-        assert not hub._joined
+        assert hub.subscriptions(subscriber) == []
         layer.gate.set()
 
 
@@ -302,7 +301,7 @@ async def test_leaving_or_closing_cancels_a_join_under_way() -> None:
         ended.close(1000)
         layer.gate.set()
         assert [type(error) for error in await asyncio.gather(*both, return_exceptions=True)] == [Cancelled, Cancelled]
-        assert not hub._joined
+        assert hub.subscriptions(left) == hub.subscriptions(ended) == []
         with pytest.raises(Cancelled):
             await join(hub, ended)
 
@@ -329,11 +328,16 @@ async def test_closing_the_hub_refuses_pending_and_later_calls() -> None:
 
 
 async def test_the_hub_opens_itself_on_first_use() -> None:
-    hub = Hub(MemoryLayer())
+    layer = ScriptedLayer()
+    hub = Hub(layer)
+    assert not hasattr(layer, "sink")
     await publish(hub)
+    assert layer.sink is hub
     await hub.open()
+    assert not hub.is_closed
     await hub.close()
     await hub.close()
+    assert hub.is_closed
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------
@@ -525,7 +529,7 @@ async def test_a_topic_lingers_and_is_then_released(monkeypatch: pytest.MonkeyPa
             await asyncio.sleep(0)
             assert gone == []
         await let_go.wait()
-        assert (gone, hub._topics, hub._joined) == ([TOPIC], {}, {})
+        assert (gone, hub.subscriptions(subscriber)) == ([TOPIC], [])
         await publish(hub)
         await join(hub, subscriber)
         assert len(await subscriber.receive(4)) == 4

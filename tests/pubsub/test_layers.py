@@ -340,9 +340,15 @@ def test_an_invalid_bound_in_bytes_is_refused(name: str, bound: Any) -> None:
 
 
 def test_a_layer_may_be_opened_again_on_another_loop() -> None:
+    async def use() -> list[str]:
+        sink = Recorder()
+        await layer.open(sink)
+        layer.subscribe("t")
+        await asyncio.sleep(0)
+        return sink.confirmed
+
     layer = MemoryLayer()
-    for _ in range(2):
-        run(layer.open(Recorder()))
+    assert [run(use()) for _ in range(2)] == [["t"], ["t"]]
     run(layer.close())
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from tests.support.live_boards import position
 from tests.support.redis_servers import needs_redis_server, redis_server
-from wsaction._server import runtime
+from wsaction._server.runtime import on_loop
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -244,25 +244,21 @@ async def test_two_loops_that_serve_both_get_the_event() -> None:
     assert len(events) == 1
 
 
-async def test_a_loop_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "HAND_OVER_TIMEOUT", 0.05)
-    app, gate = served(), asyncio.Event()
+async def test_a_loop_that_does_not_answer_is_an_error() -> None:
+    loop, gate = asyncio.get_running_loop(), asyncio.Event()
 
-    async def never(*args: Any, **options: Any) -> None:
+    async def never() -> None:
         await gate.wait()
 
-    async with connect(app, "/ws/"):
-        monkeypatch.setattr(app, "_publish", never)
-        with pytest.raises(LayerUnavailable, match="did not answer within") as caught:
-            await on_another_loop(lambda: WAYS["publish"](app))
-        assert caught.value.uncertain
+    with pytest.raises(LayerUnavailable, match=r"did not answer within 0\.05 s") as caught:
+        await on_another_loop(lambda: on_loop(loop, never, 0.05))
+    assert caught.value.uncertain
 
-        async def late(*args: Any, **options: Any) -> None:
-            raise TimeoutError("its own")
+    async def late() -> None:
+        raise TimeoutError("its own")
 
-        monkeypatch.setattr(app, "_publish", late)
-        with pytest.raises(TimeoutError, match="its own"):
-            await on_another_loop(lambda: WAYS["publish"](app))
+    with pytest.raises(TimeoutError, match="its own"):
+        await on_another_loop(lambda: on_loop(loop, late))
 
 
 async def test_a_loop_that_was_closed_is_an_error() -> None:
@@ -273,7 +269,7 @@ async def test_a_loop_that_was_closed_is_an_error() -> None:
         raise AssertionError
 
     with pytest.raises(LayerUnavailable, match="has ended"):
-        await runtime.on_loop(loop, work)
+        await on_loop(loop, work)
 
 
 async def test_without_connections_publishing_runs_in_the_calling_loop() -> None:
@@ -377,7 +373,7 @@ async def test_a_process_forked_in_an_action_does_not_await_its_commit(tmp_path:
 async def test_a_connection_of_the_parent_process_cannot_publish() -> None:
     loop, app = asyncio.get_running_loop(), served()
     async with connect(app, "/ws/"):
-        await forked(lambda: runtime.on_loop(loop, lambda: WAYS["publish"](app)), LayerUnavailable)
+        await forked(lambda: on_loop(loop, lambda: WAYS["publish"](app)), LayerUnavailable)
 
 
 async def test_publishing_without_a_layer_or_connections_warns_once(caplog: pytest.LogCaptureFixture) -> None:

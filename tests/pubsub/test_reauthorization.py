@@ -223,7 +223,7 @@ async def test_disconnecting_during_a_check_leaves_nothing_behind() -> None:
             rights.hangs.add("guarded/1/")
             await app.revoke_user("ada")
             assert (await ws.call("$ping"))["status"] == 200
-        assert not app.runtime.loop_state.users._keys
+        assert not app.runtime.loop_state.users.sessions("ada")
 
 
 async def test_a_custom_error_of_a_permission_denies_access(caplog: pytest.LogCaptureFixture) -> None:
@@ -324,7 +324,7 @@ async def test_a_user_disconnected_while_connecting_is_refused() -> None:
         admit.set()
         assert await asyncio.wait_for(entering, 5) == 403
         assert codes == [4403]
-        assert not app.runtime.loop_state.users._keys
+        assert not app.runtime.loop_state.users.sessions("ada")
 
 
 class Leaver(Board, AsyncAPIConsumer):

@@ -136,7 +136,8 @@ def test_endless_evictions_do_not_make_each_event_a_resync() -> None:
 
 # -- the newest events of a topic -------------------------------------------------------------------------------------
 async def test_the_ring_of_newest_events_is_bounded_in_bytes() -> None:
-    hub = Hub(MemoryLayer(), linger=0.0, rings=Rings(ring_bytes=5_000, max_bytes=12_000))
+    all_rings = Rings(ring_bytes=5_000, max_bytes=12_000)
+    hub = Hub(MemoryLayer(), linger=0.0, rings=all_rings)
     subscribers = {f"t{number}": RecordingSubscriber() for number in range(4)}
     for topic, subscriber in subscribers.items():
         await hub.join(subscriber, topic, topic, reply=lambda *_: "{}", history=HISTORY)
@@ -146,7 +147,7 @@ async def test_the_ring_of_newest_events_is_bounded_in_bytes() -> None:
             await hub.publish(topic, encode_event("moved", topic, data), HISTORY)
     rings = [hub._topics[topic].ring for topic in subscribers]
     assert [len(ring) for ring in rings] == [0, 0, 5, 5]
-    assert hub._rings.size == sum(topic.ring_size for topic in hub._topics.values()) < 12_000
+    assert all_rings.size == sum(topic.ring_size for topic in hub._topics.values()) < 12_000
     for topic in ("t0", "t3"):  # older events are read from the layer
         back, at = RecordingSubscriber(), hub._topics[topic].position
         since = Position(at.epoch, at.offset - 8)
@@ -161,4 +162,4 @@ async def test_the_ring_of_newest_events_is_bounded_in_bytes() -> None:
         hub.leave_all(subscriber)
         subscriber.close()
     await hub.close()
-    assert hub._rings.size == 0
+    assert all_rings.size == 0

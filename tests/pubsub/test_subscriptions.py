@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from tests.support.live_boards import Board, Counted, FailingLayer, Moved, Root, Row, position, running_app
-from wsaction._events import users
+from tests.support.virtual_time import in_virtual_time
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -218,9 +218,8 @@ async def test_more_than_max_subscriptions_is_busy() -> None:
         await position(ws, "boards/3/")
 
 
-async def test_subscriptions_under_way_count_while_the_layer_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users, "LISTEN_TIMEOUT", 0.01)
-
+@in_virtual_time  # a handshake waits for the layer, which does not open
+async def test_subscriptions_under_way_count_while_the_layer_opens() -> None:
     class Slow(MemoryLayer):
         opening, proceed = asyncio.Event(), asyncio.Event()
 
@@ -244,16 +243,19 @@ async def test_a_closed_connection_is_forgotten() -> None:
         async with connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
             for ws in (one, two):
                 await position(ws, "boards/7/")
-            hub = app.runtime.hub
-            assert len(hub._joined) == 2
+            hub, connections = app.runtime.hub, list(app.runtime.loop_state.connections)
+            assert [len(hub.subscriptions(connection)) for connection in connections] == [1, 1]
             await two.close()
-            assert len(hub._joined) == 1
-        assert not hub._joined
+            assert sum(len(hub.subscriptions(connection)) for connection in connections) == 1
+        assert [hub.subscriptions(connection) for connection in connections] == [[], []]
 
 
 async def test_a_refused_connect_leaves_no_subscription() -> None:
+    connections: list[Any] = []
+
     class Consumer(AsyncAPIConsumer):
         async def connect(self) -> None:
+            connections.append(self.connection)
             hub = self.scope["wsaction.session"].runtime.hub
             await hub.join(self.connection, "t", "", reply=lambda *_: "{}")
             raise PermissionDenied
@@ -262,7 +264,7 @@ async def test_a_refused_connect_leaves_no_subscription() -> None:
         with pytest.raises(Exception, match="403"):
             async with connect(app, "/ws/"):
                 raise AssertionError
-        assert not app.runtime.hub._joined
+        assert [app.runtime.hub.subscriptions(connection) for connection in connections] == [[]]
 
 
 # ------------------------------------------------------------------------------------------------- recovery
@@ -365,7 +367,8 @@ async def test_a_snapshot_that_is_too_large_joins_nothing() -> None:
         assert (reply["status"], reply["errors"][0]["type"]) == (500, "reply_too_large")
         await ws.call("tell")
         await ws.nothing()
-        assert not app.runtime.hub._joined
+        (connection,) = app.runtime.loop_state.connections
+        assert app.runtime.hub.subscriptions(connection) == []
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout", "drop"])
@@ -380,6 +383,7 @@ async def test_a_subscribe_that_is_stopped_leaves_nothing_behind(how: str) -> No
     async with running_app(path("", Waiting.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
         await ws.send_json({"action": "subscribe", "snapshot": True, "request_id": 1})
         await ws.call("$ping")
+        (connection,) = app.runtime.loop_state.connections
         if how == "drop":
             await ws.close()
         else:
@@ -389,7 +393,7 @@ async def test_a_subscribe_that_is_stopped_leaves_nothing_behind(how: str) -> No
             assert (reply["request_id"], reply["status"]) == (1, 499 if how == "cancel" else 408)
             assert (await ws.call("tell"))["status"] == 200
             await ws.nothing()
-        assert not app.runtime.hub._joined
+        assert app.runtime.hub.subscriptions(connection) == []
 
 
 FAILURES = {"refused": 403, "cancelled": 499, "timed out": 408, "error": 500, "too large": 500, "error after it": 500}
@@ -438,8 +442,6 @@ async def test_a_subscribe_that_fails_leaves_the_earlier_subscription(how: str, 
         # What an action did after subscribing may have to be loaded again.
         resync = ["$resync"] if how == "error after it" else []
         assert [event.get("offset", event["event"]) for event in events] == [2, *resync, 3]
-        await ws.close()
-        assert not app.runtime.hub._joined
 
 
 async def test_subscribe_and_unsubscribe_run_in_order_on_their_route() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.hubs import RecordingSubscriber, join, opened
 from tests.support.live_boards import Board, FailingLayer, Row, position
 from tests.support.redis_servers import RedisServer, needs_redis_server, redis_server
+from tests.support.virtual_time import in_virtual_time
 from wsaction._events import users
 from wsaction._events.users import CONTROL, PUSHES
 from wsaction._pubsub.hub import Hub
@@ -76,8 +78,8 @@ async def test_disconnect_user_closes_the_connections_of_one_user() -> None:
             assert await one.wait_closed() == await two.wait_closed() == (4403, "bye")
             for ws in (other, anonymous, without_id):
                 assert (await ws.call("$ping"))["status"] == 200
-        assert not app.runtime.loop_state.users._keys
-        assert not app.runtime.loop_state.users._sessions
+        for key in ("ada", "bob"):
+            assert not app.runtime.loop_state.users.sessions(key)
         await app.disconnect_user("ada")
         with pytest.raises(ValueError, match="expected a user's id, got None"):
             await app.disconnect_user(None)
@@ -281,9 +283,9 @@ async def test_auth_checks_the_subscriptions_again() -> None:
     classes = [Tokens, FirstFrameAuthentication]
     app = WSAction([path("ws/", Consumer.as_asgi())], authentication_classes=classes)
     async with app.lifespan(), connect(app, "/ws/") as ws:
-        assert not app.runtime.loop_state.users._keys
+        assert not app.runtime.loop_state.users.sessions("ada")
         assert (await ws.call("$auth", data="ada"))["status"] == 200
-        assert [key for key, _ in app.runtime.loop_state.users._sessions.items()] == ["ada"]
+        assert len(app.runtime.loop_state.users.sessions("ada")) == 1
         await position(ws, "in/")
         ALLOWED.discard("ada")
         await ws.send_json({"action": "$auth", "data": "ada"})
@@ -330,24 +332,24 @@ async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCap
         async with asyncio.timeout(5):
             while published != ["disconnect", "missed"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert app.runtime.loop_state.users._unsent == {}
         layer.away = True
         assert (await bob.call("ban", name="eve"))["status"] == 200
     assert caplog.text.count("the server is stopping") == 2
 
 
-async def test_pending_changes_of_users_are_bounded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(users, "MAX_UNSENT", 2)
+async def test_pending_changes_of_users_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     layer = FailingLayer()
-    async with started(layer=layer) as app:
+    async with opened(layer) as hub:
+        bounded = users.Users(lambda: hub, str, shared=True, max_unsent=2)
         layer.away = True
         for name in ("a", "b", "b", "c"):
-            await app.runtime.loop_state.users.send_command_with_retry("disconnect", name, reason="")
-        assert [name for _, name in app.runtime.loop_state.users._unsent] == ["a", "b"]
+            await bounded.send_command_with_retry("disconnect", name, reason="")
         assert "about user 'c' (disconnect) does not reach other processes: 2 commands wait already" in caplog.text
+        await join(hub, recorder := RecordingSubscriber(), CONTROL, history=users.HISTORY)
         layer.away = False
+        published = [event["data"]["user"] for event in (await recorder.receive(3))[1:]]
+        assert published == ["a", "b"]
+        await bounded.stop()
 
 
 async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
@@ -355,7 +357,7 @@ async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
         await until_listening(app)
         here = app.runtime.loop_state.users
         async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as anonymous:
-            app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
+            app.runtime.hub.subscribed(PUSHES)  # it was lost until now
             here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
             assert await ws.event() == {"event": "$resync", "route": "", "data": {"epoch": "", "offset": 0}}
             await here.send_command("missed", "ada")
@@ -367,9 +369,9 @@ async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
 async def test_a_loss_of_control_messages_closes_older_connections() -> None:
     async with started(layer=MemoryLayer()) as app:
         await until_listening(app)
-        here, loop = app.runtime.loop_state.users, asyncio.get_running_loop()
+        here = app.runtime.loop_state.users
         async with connect(app, "/ws/", user=user("ada")) as before:
-            app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
+            app.runtime.hub.subscribed(CONTROL)
             await clock_tick()
             async with connect(app, "/ws/", user=user("bob")) as after:
                 for _ in range(2):  # as when a store evicts repeatedly
@@ -485,11 +487,9 @@ async def test_an_unavailable_layer_is_subscribed_to_later(
     assert caplog.text.count("cannot be heard yet") == 2
 
 
+@in_virtual_time
 @pytest.mark.parametrize("waits", [True, False])
-async def test_connections_wait_until_the_process_listens(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not waits:
-        monkeypatch.setattr(users, "LISTEN_TIMEOUT", 0.01)
-
+async def test_connections_wait_until_the_process_listens(waits: bool) -> None:
     class SlowLayer(MemoryLayer):
         called, proceed = asyncio.Event(), asyncio.Event()
 
@@ -572,7 +572,7 @@ async def test_a_loss_closes_older_connections_while_it_lasts() -> None:
     async with started(layer=layer) as app:
         await asyncio.wait_for(app.runtime.loop_state.users.is_subscribed.wait(), 5)
         async with connect(app, "/ws/", user=user("ada")) as ws:
-            app.runtime.hub._topics[CONTROL].confirmed_at = asyncio.get_running_loop().time()
+            app.runtime.hub.subscribed(CONTROL)
             app.runtime.hub.lost()
             app.runtime.loop_state.users.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
             assert (await ws.wait_closed())[0] == 1012

@@ -18,8 +18,9 @@ class States:
         self.causes.append(cause)
         self._changed.set()
 
-    async def reach(self, state: str) -> None:
+    async def reach(self, state: str, times: int = 1) -> None:
+        """Waits until the client is in this state, and has been in it so many times."""
         async with asyncio.timeout(WAIT):
-            while self.all[-1] != state:
+            while self.all[-1] != state or self.all.count(state) < times:
                 self._changed.clear()
                 await self._changed.wait()

@@ -55,6 +55,12 @@ def block(seconds: float) -> None:
         time.sleep(seconds)
 
 
+in_virtual_time = pytest.mark.parametrize(
+    "anyio_backend", [pytest.param(("asyncio", {"loop_factory": VirtualLoop}), id="virtual")]
+)
+"""Marks a test of a module whose other tests need real time."""
+
+
 @pytest.fixture(params=["virtual", pytest.param("uvloop", marks=pytest.mark.slow)])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """In virtual time, and in real time on uvloop where the slow tests run too."""

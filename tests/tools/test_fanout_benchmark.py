@@ -26,11 +26,11 @@ async def test_every_contestant_reaches_all_listeners(contestant: Any) -> None:
 
 
 async def test_a_client_that_does_not_read_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanout_in_process, "PATIENCE", 0.2)
     for contestant in (OURS, BY_HAND):
         async with open_hall(contestant, TALKS[contestant], 50) as full:
             full.listeners[7].deaf = True
             if contestant is BY_HAND:  # a plain loop of sends waits for the deaf client
+                monkeypatch.setattr(fanout_in_process, "PATIENCE", 1.0)
                 with pytest.raises(Unfit, match="42 of 50 were not told"):
                     await full.event(deaf=1)
             else:
@@ -75,7 +75,7 @@ def test_an_event_has_its_number() -> None:
 async def test_a_figure_that_cannot_be_measured_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.fanout.TURN", 0.0)
     monkeypatch.setattr("benchmarks.fanout.LISTENERS", 20)
-    monkeypatch.setattr(fanout_in_process, "PATIENCE", 0.3)
+    monkeypatch.setattr(fanout_in_process, "PATIENCE", 1.0)
     notes: list[str] = []
     figures = await in_process(BY_HAND, TALKS[BY_HAND], 1, (20,), notes)
     assert set(figures) == {"in process at 20", "events/s at 20", "p50", "p99", "p99 beside a deaf client"}
@@ -89,7 +89,7 @@ def test_a_real_server_reaches_all_sockets(monkeypatch: pytest.MonkeyPatch) -> N
     with fanout_over_uvicorn.Crowd.of(OURS, TALKS[OURS]) as sockets:
         seconds, cpu = sockets.turn(50)
         assert seconds > 0
-        assert cpu >= 0
+        assert 0 <= cpu <= seconds + 0.001  # of one process on one core; the clock of its CPU counts hundredths
         assert sockets.number == 55
     with pytest.raises(Unfit, match="its server ended with 1"):
         fanout_over_uvicorn.Crowd.of(fanout_over_uvicorn.Contestant("nobody", "nobody"), TALKS[OURS]).__enter__()

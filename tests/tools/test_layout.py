@@ -85,6 +85,13 @@ def edges() -> set[tuple[str, str]]:
     return {(above, below) for above, below in found if above != below}
 
 
+def test_test_modules_import_no_other_test_module() -> None:
+    for path in Path(__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert "test_" not in (node.module or ""), f"{path}: what test modules share is in tests/support"
+
+
 def test_every_package_has_a_band() -> None:
     assert {package_of(module) for module in modules()} == set(BAND) | set(BESIDE)
 

@@ -58,10 +58,13 @@ class Users:
     capacity = 1 << 20  # never reached: `put` runs each command at once
     is_closed = False
 
-    def __init__(self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool) -> None:
+    def __init__(
+        self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool, max_unsent: int = MAX_UNSENT
+    ) -> None:
         self._hub = hub
         self._user_id = user_id
         self._shared = shared
+        self._max_unsent = max_unsent
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._user_since: dict[Any, float] = {}  # when, by the loop's clock, a connection got its user
@@ -180,8 +183,8 @@ class Users:
 
     def _retry_later(self, command: str, data: dict[str, str]) -> None:
         key = command, data["user"]
-        if key not in self._unsent and len(self._unsent) >= MAX_UNSENT:
-            _log_undelivered(*key, f"{MAX_UNSENT} commands wait already")
+        if key not in self._unsent and len(self._unsent) >= self._max_unsent:
+            _log_undelivered(*key, f"{self._max_unsent} commands wait already")
             return
         self._unsent[key] = data
         if not self._retrying:

@@ -239,11 +239,13 @@ async def on_loops(loops: Sequence[asyncio.AbstractEventLoop], work: Callable[[]
         unit.on_commit(partial(on_loops, loops, committed), if_unknown=partial(on_loops, loops, unknown))
 
 
-async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def on_loop(
+    loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]], seconds: float = HAND_OVER_TIMEOUT
+) -> None:
     """Runs ``work`` on an event loop of another thread and waits for its end.
 
-    Raises what ``work`` raises. Raises `LayerUnavailable` if the loop takes longer than 10 s, as it does if it ends
-    meanwhile, and at once if the loop has ended or belongs to the parent that this process was forked from.
+    Raises what ``work`` raises. Raises `LayerUnavailable` if the loop takes longer than ``seconds``, as it does if it
+    ends meanwhile, and at once if the loop has ended or belongs to the parent that this process was forked from.
     """
     awaitable = work()
     coroutine = _run_handed_over(awaitable)
@@ -256,12 +258,12 @@ async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
         awaitable.close()
         raise LayerUnavailable("The event loop that serves the app has ended, or belongs to another process.") from exc
     try:
-        async with asyncio.timeout(HAND_OVER_TIMEOUT) as deadline:
+        async with asyncio.timeout(seconds) as deadline:
             await asyncio.wrap_future(done)
     except TimeoutError:
         if not deadline.expired():
             raise
-        msg = f"The event loop that serves the app did not answer within {HAND_OVER_TIMEOUT:g} s."
+        msg = f"The event loop that serves the app did not answer within {seconds:g} s."
         raise LayerUnavailable(msg, uncertain=True) from None
 
 

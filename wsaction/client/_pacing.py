@@ -90,14 +90,16 @@ def was_not_run(reply: Reply) -> bool:
 class Pacer:
     """Queues requests and sends them in their order, as soon as a connection has room.
 
-    At most ``max_in_flight`` requests are in flight. `submit` raises `Overflow` if `MAX_WAITING` requests wait already.
+    At most ``max_in_flight`` requests are in flight. If ``max_waiting`` requests wait already, `submit` raises
+    `Overflow`.
     """
 
-    def __init__(self, max_in_flight: int) -> None:
+    def __init__(self, max_in_flight: int, max_waiting: int = MAX_WAITING) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight: expected at least 1, got {max_in_flight}")
         self.max_in_flight = max_in_flight
         self.max_size = MAX_SIZE
+        self._max_waiting = max_waiting
         self._connection: Connection | None = None
         self._queue: list[tuple[int, Request]] = []
         self._turns = itertools.count()
@@ -110,8 +112,8 @@ class Pacer:
     # ------------------------------------------------------------------------------------------------ requests
     def submit(self, request: Request) -> None:
         """Queues a request and sends it in its turn. Raises `Overflow`."""
-        if self._waiting >= MAX_WAITING:
-            raise Overflow(f"{MAX_WAITING} requests wait to be sent; await some of them before asking more")
+        if self._waiting >= self._max_waiting:
+            raise Overflow(f"{self._max_waiting} requests wait to be sent; await some of them before asking more")
         request.turn = next(self._turns)
         if request.receiver is None:
             self._sends += 1

@@ -39,6 +39,10 @@ class ConnectionManager:
         reconnect: bool,
         heartbeat: float | None,
         pacer: Pacer,
+        *,
+        stable_after: float = STABLE_AFTER,
+        min_credential_lifetime: float = MIN_CREDENTIAL_LIFETIME,
+        min_refresh_wait: float = MIN_REFRESH_WAIT,
     ) -> None:
         self._dialer = dialer
         self._router = router
@@ -46,6 +50,9 @@ class ConnectionManager:
         self._pacer = pacer
         self._can_reconnect = reconnect
         self._heartbeat = heartbeat
+        self._stable_after = stable_after
+        self._min_credential_lifetime = min_credential_lifetime
+        self._min_refresh_wait = min_refresh_wait
         self._watchers: list[OnState] = []
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
@@ -113,12 +120,12 @@ class ConnectionManager:
                 started_at = time.monotonic()
                 lost = await self._serve(connection, expires_at)
                 duration = time.monotonic() - started_at
-                if duration >= STABLE_AFTER:
+                if duration >= self._stable_after:
                     self._backoff.reset()
-                if duration >= STABLE_AFTER or (connection.is_accepted and not refuses(lost.code)):
+                if duration >= self._stable_after or (connection.is_accepted and not refuses(lost.code)):
                     self._refusals = 0
                 is_expired = lost.code == NOT_AUTHENTICATED and connection.is_accepted and self._dialer.can_renew
-                at_once = is_expired and duration >= MIN_CREDENTIAL_LIFETIME
+                at_once = is_expired and duration >= self._min_credential_lifetime
                 connection, expires_at = await self._connect_again(lost, is_expired, at_once)
                 self._attach(connection)
         except ConnectionFailed as exc:
@@ -203,13 +210,13 @@ class ConnectionManager:
         """Authenticates again after half of the remaining lifetime, as long as the credential expires.
 
         If the expiry has passed and the connection is still open, the clocks differ or ``$auth`` fails. The waits then
-        grow from `MIN_REFRESH_WAIT` to `MAX_REFRESH_WAIT`.
+        grow from ``min_refresh_wait`` to `MAX_REFRESH_WAIT`.
         """
-        min_wait = MIN_REFRESH_WAIT
+        min_wait = self._min_refresh_wait
         while expires_at is not None:
             seconds = (expires_at - time.time()) / 2
             if seconds >= min_wait:
-                min_wait = MIN_REFRESH_WAIT
+                min_wait = self._min_refresh_wait
             else:
                 seconds = min_wait
                 min_wait = min(min_wait * 2, MAX_REFRESH_WAIT)
