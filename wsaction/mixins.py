@@ -20,7 +20,7 @@ from pydantic import Strict
 
 from wsaction._events.access import values_of
 from wsaction._events.crud import publish_change, record_changes
-from wsaction._handlers.declarations import is_default
+from wsaction._events.plan import is_default
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
 

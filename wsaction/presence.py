@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wsaction._events.plan import access_of
+from wsaction._events.access import access_of
 from wsaction._events.publish import hub_of, own_route, session_of, topic_at
 from wsaction._events.subscribe import authorize
 from wsaction._protocol.frames import AfterReply

@@ -17,9 +17,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, Strict
 
-from wsaction._events.access import check_object, event_filter
+from wsaction._events.access import access_of, check_object, event_filter
 from wsaction._events.event_types import EventTypes
-from wsaction._events.plan import access_of, history
+from wsaction._events.plan import history
 from wsaction._events.publish import check_loop, own_route, session_of
 from wsaction._events.reauthorization import Grant, end_subscription
 from wsaction._events.subscribe import subscribable_topic, subscribe

@@ -1,4 +1,6 @@
-"""Visibility: decides for each recipient whether they may see an event, if permissions or querysets restrict objects.
+"""Access: who may see the objects of a route, and their events, if permissions or querysets restrict them.
+
+An `Access` is compiled once for each route. Events are filtered for each recipient.
 
 A message about an object carries its *subject*: the object's class, its key, and its values before and after. Clients
 never get the subject. Each process reads the object again, as the recipient's handler loads it, with its class and
@@ -28,8 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.plan import Access, EventPlan, access_of, event_plan, has_object_permissions
+from wsaction._events.plan import EventPlan, event_plan
 from wsaction._events.reauthorization import Grant
+from wsaction._handlers.mounts import MountedHandler, Plan
+from wsaction._handlers.route_table import Call, Target
 from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub.event import Event
 from wsaction._pubsub.subscription import Filter, VisibilityUnknown
@@ -67,6 +71,62 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
             f"{type(handler).__name__}.get_queryset() failed outside of a connection ({exc!r}); set "
             f"{type(handler).__name__}.queryset too, which says which objects its events are about"
         ) from exc
+
+
+# ------------------------------------------------------------------------------------------------- of a route
+class Access:
+    """How the objects of a route are protected: the actions that show them, and whether to check each recipient."""
+
+    def __init__(self, target: Target, plan: EventPlan, names_object: bool) -> None:
+        mounted = plan.mounted
+        self.plan = plan
+        self.names_object = names_object  # whether the route is that of one object
+        actions = [name for name in ("list", "retrieve") if action_plan(mounted, name) is not None]
+        # The action that returns the route's objects; None if the route has neither.
+        self.shown_by = actions[-1 if names_object else 0] if actions else None
+        showing = _actions_showing(mounted, self.shown_by) if plan.has_objects else []
+        # Permissions that look at ``self.action`` are asked about events as about these actions.
+        self.shows = tuple(Call(target, name, mounted, each) for name, each in showing if name != "subscribe")
+        self.checks_permissions = any(has_object_permissions(plan.handler_class, each) for _, each in showing)
+        self.is_restricted = self.checks_permissions or plan.is_scoped
+
+
+def access_of(handler: "AsyncAPIActionHandler") -> Access:
+    """Returns the access of the route that a handler answers."""
+    plan = event_plan(handler)
+    return access_at(handler.frame.call.target, plan, plan.lookup in handler.frame.kwargs)
+
+
+def access_at(target: Target, plan: EventPlan, names_object: bool) -> Access:
+    """Returns the access of a route, compiled at first use."""
+    access = target.access
+    if access is None or access.plan is not plan or access.names_object is not names_object:
+        access = target.access = Access(target, plan, names_object)
+    return access
+
+
+def action_plan(mounted: MountedHandler, name: str) -> Plan | None:
+    """Returns the plan of an action by its declared name; None if the route does not have the action."""
+    return next((plan for plan in mounted.plans.values() if plan.name == name), None)
+
+
+def _actions_showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
+    """Returns the actions that show an object, by name: those of the route, or else of the handler's other routes.
+
+    If the handler overrides ``list``, which may then show less than events do, ``retrieve`` is asked too.
+    """
+    if name is None:
+        declared = {action.name for action in mounted.handler_class.available_actions.values()}
+        name = next((each for each in ("retrieve", "list") if each in declared), None)
+        if name is None:
+            return [("subscribe", action_plan(mounted, "subscribe") or mounted.no_such_action)]
+    names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "overrides_list", False) else [name]
+    return [(each, action_plan(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
+
+
+def has_object_permissions(cls: Any, plan: Plan) -> bool:
+    """Whether the permissions of an action are asked for each object."""
+    return plan.permissions is None or plan.permissions.on_object is not None or cls.overrides_object_permissions
 
 
 # ------------------------------------------------------------------------------------------------- event filters

@@ -15,9 +15,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsaction._events.access import encode_key, encode_object, json_of, key_name, source_of, subject_of, values_of
-from wsaction._events.plan import EventPlan, access_at, event_plan, is_live, plan_at
-from wsaction._events.publish import hub_of, invalidate_later, session_of, topic_at
+from wsaction._events.access import (
+    access_at,
+    encode_key,
+    encode_object,
+    json_of,
+    key_name,
+    source_of,
+    subject_of,
+    values_of,
+)
+from wsaction._events.plan import EventPlan, event_plan, is_live, plan_at
+from wsaction._events.publish import hub_of, invalidate_later, is_on_loop, session_of, topic_at
 from wsaction._handlers.mounts import MountedHandler
 from wsaction._handlers.route_table import Call, Target
 from wsaction._protocol.event_frames import encode_event
@@ -222,7 +231,7 @@ async def publish_change(
     ``before`` holds its values before the change. ``recorded`` holds changes that are published already and are not
     published again. Raises ``ValueError`` for another event; without a unit of work, `LayerUnavailable`.
     """
-    if not handler._is_on_its_loop:
+    if not is_on_loop(handler.consumer.connection):
         await handler._on_its_loop(lambda: publish_change(handler, event, obj, before, recorded=recorded))
         return
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):

@@ -1,7 +1,7 @@
 """The event settings of a handler, compiled: event types, history, and the objects that the events are about.
 
-An `EventPlan` is compiled once for each place of a handler in the route table, an `Access` once for each route. The
-code that publishes or subscribes reads them, and calls the handler only for what depends on the frame.
+An `EventPlan` is compiled once for each place of a handler in the route table. The code that publishes or subscribes
+reads it, and calls the handler only for what depends on the frame.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from wsaction._events.event_types import EventTypes
-from wsaction._handlers.mounts import MountedHandler, Plan
-from wsaction._handlers.route_table import Call, Target
+from wsaction._handlers.mounts import MountedHandler
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
 from wsaction.layers.base import History
 from wsaction.querysets._base import NarrowingQuerySet
@@ -39,6 +38,11 @@ def history(owner: Any) -> History | None:
 def is_live(cls: type) -> bool:
     """Whether clients can subscribe to the routes of a handler class."""
     return hasattr(cls, "_event_types")
+
+
+def is_default(hook: Any, *defaults: Any) -> bool:
+    """Whether a bound method is one of the given functions. Ask at each use: a class or an instance may get another."""
+    return getattr(hook, "__func__", None) in defaults
 
 
 # ------------------------------------------------------------------------------------------------- of a handler
@@ -131,59 +135,3 @@ def _has_own_backends(backends: Any) -> bool:
 
 
 _BY_QUERY = [each.filter_queryset for each in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
-
-
-# ------------------------------------------------------------------------------------------------- of a route
-class Access:
-    """How the objects of a route are protected: the actions that show them, and whether to check each recipient."""
-
-    def __init__(self, target: Target, plan: EventPlan, names_object: bool) -> None:
-        mounted = plan.mounted
-        self.plan = plan
-        self.names_object = names_object  # whether the route is that of one object
-        actions = [name for name in ("list", "retrieve") if action_plan(mounted, name) is not None]
-        # The action that returns the route's objects; None if the route has neither.
-        self.shown_by = actions[-1 if names_object else 0] if actions else None
-        showing = _actions_showing(mounted, self.shown_by) if plan.has_objects else []
-        # Permissions that look at ``self.action`` are asked about events as about these actions.
-        self.shows = tuple(Call(target, name, mounted, each) for name, each in showing if name != "subscribe")
-        self.checks_permissions = any(has_object_permissions(plan.handler_class, each) for _, each in showing)
-        self.is_restricted = self.checks_permissions or plan.is_scoped
-
-
-def access_of(handler: "AsyncAPIActionHandler") -> Access:
-    """Returns the access of the route that a handler answers."""
-    plan = event_plan(handler)
-    return access_at(handler.frame.call.target, plan, plan.lookup in handler.frame.kwargs)
-
-
-def access_at(target: Target, plan: EventPlan, names_object: bool) -> Access:
-    """Returns the access of a route, compiled at first use."""
-    access = target.access
-    if access is None or access.plan is not plan or access.names_object is not names_object:
-        access = target.access = Access(target, plan, names_object)
-    return access
-
-
-def action_plan(mounted: MountedHandler, name: str) -> Plan | None:
-    """Returns the plan of an action by its declared name; None if the route does not have the action."""
-    return next((plan for plan in mounted.plans.values() if plan.name == name), None)
-
-
-def _actions_showing(mounted: MountedHandler, name: str | None) -> list[tuple[str, Plan]]:
-    """Returns the actions that show an object, by name: those of the route, or else of the handler's other routes.
-
-    If the handler overrides ``list``, which may then show less than events do, ``retrieve`` is asked too.
-    """
-    if name is None:
-        declared = {action.name for action in mounted.handler_class.available_actions.values()}
-        name = next((each for each in ("retrieve", "list") if each in declared), None)
-        if name is None:
-            return [("subscribe", action_plan(mounted, "subscribe") or mounted.no_such_action)]
-    names = [name, "retrieve"] if name == "list" and getattr(mounted.handler_class, "overrides_list", False) else [name]
-    return [(each, action_plan(mounted, each) or mounted.plan_elsewhere(each)) for each in names]
-
-
-def has_object_permissions(cls: Any, plan: Plan) -> bool:
-    """Whether the permissions of an action are asked for each object."""
-    return plan.permissions is None or plan.permissions.on_object is not None or cls.overrides_object_permissions

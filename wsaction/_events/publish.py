@@ -22,6 +22,7 @@ from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.transactions import LOST_COMMIT_DELAY, UnitOfWork, unit_to_wait_for
 
 if TYPE_CHECKING:
+    from wsaction._connection.connection import Connection
     from wsaction._dispatch.session import Session
     from wsaction._server.runtime import LoopState, Runtime
     from wsaction.handlers import AsyncAPIActionHandler
@@ -66,9 +67,14 @@ def topic_at(handler: "AsyncAPIActionHandler") -> str:
     return session_of(handler).topic_prefix + own_route(handler)
 
 
+def is_on_loop(connection: "Connection | None") -> bool:
+    """Whether the running event loop serves a connection, or there is no connection."""
+    return connection is None or connection.loop is asyncio.get_running_loop()
+
+
 def check_loop(session: "Session | DetachedSession") -> None:
     """Raises ``RuntimeError`` on another event loop than the session's, which has none of its subscriptions."""
-    if (connection := session.connection) is not None and connection.loop is not asyncio.get_running_loop():
+    if not is_on_loop(session.connection):
         raise RuntimeError(
             "expected a call on the event loop that serves this connection, got one on another event loop; make the "
             "action an async def, or call the method by anyio.from_thread.run()"

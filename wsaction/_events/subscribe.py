@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from json import loads
 from typing import TYPE_CHECKING, Any
 
-from wsaction._events.access import check_key, check_object, event_filter
-from wsaction._events.plan import Access, access_of, action_plan
+from wsaction._events.access import Access, access_of, action_plan, check_key, check_object, event_filter
+from wsaction._events.plan import is_default
 from wsaction._events.publish import hub_of, own_route, own_topic, session_of, topic_at
 from wsaction._events.reauthorization import Grant, end_subscription, revoke_subscription
-from wsaction._handlers.declarations import is_default
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled

@@ -120,11 +120,6 @@ def overrides(cls: Any, base: Any, *methods: str) -> bool:
     return any(getattr(cls, name, method) is not method for name in methods for method in (getattr(base, name),))
 
 
-def is_default(hook: Any, *defaults: Any) -> bool:
-    """Whether a bound method is one of the given functions. Ask at each use: a class or an instance may get another."""
-    return getattr(hook, "__func__", None) in defaults
-
-
 def read_hooks(cls: Any) -> None:
     """Sets the flags that the bases of a class name in ``_hook_flags``, by the methods that the class overrides."""
     for base in cls.__mro__:

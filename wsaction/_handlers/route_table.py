@@ -14,7 +14,7 @@ from wsaction.exceptions import ActionNotAllowed
 from wsaction.routing import Resolver404, ResolverMatch, Router
 
 if TYPE_CHECKING:
-    from wsaction._events.plan import Access
+    from wsaction._events.access import Access
 
 MAX_CACHED_ROUTES = 1_024
 MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # of a connection whose path has captures, which it cannot share
