@@ -243,7 +243,7 @@ async def test_a_worker_that_was_cut_off_catches_up_on_disconnects(
                 await admin.flushall()  # as after a restart or failover that loses writes
         proxy.is_open = True
         assert await banned.wait_closed() == (
-            (1012, "what this server was told of its users is lost; come back") if is_lost else (4403, "banned")
+            (1012, "commands about users may have been lost; connect again") if is_lost else (4403, "banned")
         )
         if is_lost:
             assert (await pushed.wait_closed())[0] == 1012  # it may have been disconnected meanwhile

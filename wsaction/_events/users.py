@@ -45,7 +45,7 @@ MAX_UNSENT = 10_000  # commands that could not be sent after a commit, and are r
 CLOSED_AT_ONCE = 50  # connections, so that their clients do not all reconnect at once
 CLOSE_PAUSE = 0.05  # seconds between two such groups of closes
 LISTEN_TIMEOUT = 1.0  # seconds that a handshake waits for the subscription to the topics
-COMMANDS_LOST = "what this server was told of its users is lost; come back"
+COMMANDS_LOST = "commands about users may have been lost; connect again"
 
 
 class Users:
