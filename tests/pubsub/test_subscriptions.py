@@ -436,12 +436,7 @@ async def test_a_subscribe_that_fails_leaves_the_earlier_subscription(how: str, 
             gate.set()
         assert (await subscribing)["status"] == status
         await app.publish("", "told", 3)
-        events = [await ws.event()]
-        while events[-1].get("offset") != 3:
-            events.append(await ws.event())
-        # What an action did after subscribing may have to be loaded again.
-        resync = ["$resync"] if how == "error after it" else []
-        assert [event.get("offset", event["event"]) for event in events] == [2, *resync, 3]
+        assert [(await ws.event()).get("offset") for _ in range(2)] == [2, 3]
 
 
 async def test_subscribe_and_unsubscribe_run_in_order_on_their_route() -> None:

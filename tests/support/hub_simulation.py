@@ -467,13 +467,14 @@ class Client:
             replies.append(json.dumps([route, position.epoch, position.offset, recovered, rows]))
             return None if is_indirect else replies[0]
 
-        is_indirect = self.is_indirect and not again  # another action subscribes and keeps running
-        fails = again and rng.random() < 0.4
+        fails, is_reverted = again and rng.random() < 0.4, again and rng.random() < 0.3
+        # Another action subscribes and keeps running, and perhaps fails.
+        is_indirect = is_reverted or (self.is_indirect and not again)
         async with self.orders[route]:  # frames of one route are handled in order
             if subscriber.is_closed:
                 return
             try:
-                go_on = await self.node.hub.join(
+                joined = await self.node.hub.join(
                     subscriber,
                     topic,
                     route,
@@ -493,10 +494,16 @@ class Client:
                     subscriber.close(1000)
             else:
                 world.count["joins"] += 1
-                if is_indirect and go_on is not None:
+                if is_indirect:
                     await asyncio.sleep(rng.random() * 0.1)
+                if is_reverted:
+                    world.count["reverted"] += 1
+                    joined.revert()
+                    if route in self.to_reload and self.subscriber is subscriber:
+                        self.start(route, again=True)
+                elif is_indirect:
                     subscriber.put(replies[-1])
-                    go_on()
+                    joined.confirm()
 
     async def receive_slowly(self, text: str) -> None:
         await asyncio.sleep(0.004)

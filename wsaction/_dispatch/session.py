@@ -32,9 +32,11 @@ from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.transactions import COMMITTING, complete, roll_back
 
 if TYPE_CHECKING:
+    from wsaction._events.subscribe import Attempt
     from wsaction._server.runtime import Runtime
     from wsaction.consumers import AsyncAPIConsumer
     from wsaction.handlers import AsyncAPIActionHandler
+    from wsaction.layers.base import Place, Roster
 
 logger = logging.getLogger("wsaction")
 
@@ -46,6 +48,7 @@ class Session:
 
     __slots__ = (
         "_name",
+        "attempts",
         "cached_calls",
         "connection",
         "consumer",
@@ -55,6 +58,7 @@ class Session:
         "join_rates",
         "loop_state",
         "no_middleware",
+        "present",
         "runtime",
         "scope",
         "streams",
@@ -77,6 +81,8 @@ class Session:
         self.consumer = consumer
         self.group: Group | None = None  # gets the broadcasts of its consumer
         self.grants: dict[tuple[str, str], Grant] = {}  # the rights of its subscriptions, by topic and route
+        self.attempts: dict[tuple[str, str], Attempt] = {}  # the frames that are about to subscribe, by the same
+        self.present: dict[str, tuple[Roster, Place, str]] = {}  # by topic: where the user is counted, and as whom
         self._name: str | None = None
         self.join_rates: MemoryThrottleStore | None = None  # how often it joined topics with presence
         self.streams: dict[Stream, None] = {}  # that run

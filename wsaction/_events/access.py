@@ -143,9 +143,9 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
     the handler's objects were restricted in a way that cannot be repeated for each event.
     """
     recheck = handler.recheck
-    if not (recheck or access.is_restricted):
+    if not (recheck or access.is_restricted or (access.plan.has_objects and access.plan.varies)):
         return None
-    _check_scope(handler)
+    _check_scope(handler, access)
 
     async def visible_frame(event: Event) -> str | None:
         if recheck and not await grant.holds():
@@ -170,11 +170,11 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
     return visible_frame
 
 
-def _check_scope(handler: "AsyncAPIActionHandler") -> None:
+def _check_scope(handler: "AsyncAPIActionHandler", access: Access) -> None:
     """Raises `ImproperlyConfigured` if a hook has set the handler's objects: events are asked of other instances."""
     mounted = handler.mounted
-    if mounted.is_consumer:  # it is the same instance for all events
-        return
+    if mounted.is_consumer or not access.plan.has_objects or access.plan.handler_class.overrides_queryset:
+        return  # it is the same instance for all events, or get_queryset() narrows it for each
     own = {name: vars(handler)[name] for name in ("queryset", "filter_backends") if name in vars(handler)}
     for name in (name for name, value in own.items() if value is not mounted.initkwargs.get(name)):
         if name not in vars(mounted.handler_class()):

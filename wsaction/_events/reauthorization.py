@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, cast
@@ -11,8 +11,8 @@ from wsaction._events.publish import topic_at
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame, current_frame, new_frame
 from wsaction._utils.tasks import is_being_cancelled
-from wsaction.exceptions import APIError, PermissionDenied
-from wsaction.layers.base import Place, Roster
+from wsaction.exceptions import APIError, Cancelled, PermissionDenied
+from wsaction.layers.base import Place
 from wsaction.permissions._classes import compile_permissions, raise_refusal, require
 from wsaction.transactions import complete, roll_back
 
@@ -161,86 +161,23 @@ class Stream(Right):
         return True
 
 
-class SubscriptionState:
-    """The state that the frames of one subscription share. The subscription ends if all of them fail."""
-
-    __slots__ = ("is_confirmed", "is_renewal", "resume", "waiting")
-
-    def __init__(self) -> None:
-        self.is_renewal = False  # whether it replaces an earlier subscription, so that it goes on if all of them fail
-        self.is_confirmed = False  # whether a frame has succeeded
-        self.waiting = 0  # the number of frames that have not ended yet
-        self.resume: Callable[[], None] | None = None  # left by a frame that failed, for the next that succeeds
-
-
 class Grant(Right):
     """The right of one subscription. It keeps the call, but not the frame that the client sent."""
 
-    __slots__ = ("_counted", "_place", "_topic", "earlier", "is_joined", "route", "shows", "state")
+    __slots__ = ("_topic", "place", "route", "shows")
 
     def __init__(
         self, session: "Session", handler: "AsyncAPIActionHandler", topic: str, route: str, shows: tuple[Any, ...] = ()
     ) -> None:
         super().__init__(session, handler.frame.call, {})
         self.shows = shows  # the calls that show the objects of its events
-        self.earlier: Grant | None = None  # that of the subscription which goes on if this one cannot be joined
-        self.is_joined = False
         self._topic = topic
         self.route = route
-        self.state = SubscriptionState()  # the previous grant's, if its subscription goes on
-        self._place: Place | None = None  # where to count the user as present; None: nowhere
-        self._counted: tuple[Roster, Place, str] | None = None  # where the user is counted, and as whom
+        self.place: Place | None = None  # where the user is present by it; None: nowhere
 
     @property
     def label(self) -> str:
         return f"a subscription to {self.route!r}"
-
-    def replace(self, previous: "Grant | None") -> None:
-        """Takes the place of the route's grant. While that one is not joined, it goes on from what that replaces."""
-        self.earlier = previous if previous is None or previous.is_joined else previous.earlier
-
-    def start_presence(self, place: Place) -> None:
-        """Counts the user as present. If the earlier grant has counted them, takes that over."""
-        self._place = place
-        if self.earlier is not None and self.earlier._counted is not None:
-            self._counted, self.earlier._counted = self.earlier._counted, None
-            return
-        self.count_presence()
-
-    def count_presence(self) -> None:
-        """Counts the user as present, once for each topic of the connection; does nothing before `start_presence`.
-
-        If the connection's user has changed, by ``$auth``, counts the new user in place of the old one.
-        """
-        if (place := self._place) is None:
-            return
-        user = self._session.runtime.loop_state.users.key(self._session) or self._session.name
-        if (counted := self._counted) is not None and counted[2] != user:
-            roster, place, earlier_user = counted
-            self._counted = roster, place, user
-            roster.change(place, user, 1)
-            roster.change(place, earlier_user, -1)
-        if counted is not None or any(grant._counted is not None for grant in self._siblings()):
-            return
-        known: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
-        if known is not None:
-            self._counted = known, place, user
-            known.change(place, user, 1)
-
-    def end_presence(self) -> None:
-        """Stops counting the user; if the connection has another subscription of the topic, that takes over."""
-        self._place = None
-        if self._counted is not None:
-            counted, self._counted = self._counted, None
-            if (heir := next((grant for grant in self._siblings() if grant._place is not None), None)) is not None:
-                heir._counted = counted
-            else:
-                roster, place, user = counted
-                roster.change(place, user, -1)
-
-    def _siblings(self) -> "Iterator[Grant]":
-        """The connection's other grants for this topic, under other routes."""
-        return (grant for grant in self._session.grants.values() if grant._topic == self._topic and grant is not self)
 
     async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         """Checks the topic too: ``get_topic()`` may depend on the user, whom ``$auth`` may have changed."""
@@ -273,15 +210,43 @@ class Grant(Right):
                     frame.unit = probe.unit
 
 
-def end_subscription(session: "Session", topic: str, route: str) -> None:
-    """Ends a connection's subscription to a topic under a route, if there is one."""
+def update_presence(session: "Session", topic: str) -> None:
+    """Counts the connection's user as present in a topic, once, while a subscription shows them there.
+
+    To be called whenever such a subscription begins or ends, or the user may have changed, by ``$auth``.
+    """
+    grants = [*session.grants.values(), *(attempt.grant for attempt in session.attempts.values())]
+    places = (grant.place for grant in grants if grant is not None and grant.place is not None)
+    place = next((place for place in places if place.topic == topic), None)
+    counted = session.present.get(topic)
+    if place is None:
+        session.present.pop(topic, None)
+    else:
+        user = session.runtime.loop_state.users.key(session) or session.name
+        roster = counted[0] if counted is not None else getattr(session.runtime.hub.layer, "roster", None)
+        if roster is None or (counted is not None and counted[2] == user):
+            return
+        session.present[topic] = roster, place, user
+        roster.change(place, user, 1)
+    if counted is not None:
+        roster, place, user = counted
+        roster.change(place, user, -1)
+
+
+def end_subscription(session: "Session", topic: str, route: str, error: APIError | None = None) -> None:
+    """Ends a connection's subscription to a topic under a route, if there is one.
+
+    A frame that is about to subscribe to it gets ``error``, by default `Cancelled`.
+    """
     session.runtime.loop_state.leave(session.connection, topic, route)
     session.connection.on_unsubscribed(route)
-    if (grant := session.grants.pop((topic, route), None)) is not None:
-        grant.end_presence()
+    session.grants.pop((topic, route), None)
+    if (attempt := session.attempts.get((topic, route))) is not None:
+        attempt.end(error or Cancelled("This subscription was ended before its reply."))
+    update_presence(session, topic)
 
 
 def revoke_subscription(session: "Session", topic: str, route: str) -> None:
     """Ends a subscription whose permissions were lost, and sends ``$unsubscribed`` to the client."""
-    end_subscription(session, topic, route)
+    end_subscription(session, topic, route, PermissionDenied())
     session.connection.put(encode_event("$unsubscribed", route, '{"reason":"permission_denied"}'))

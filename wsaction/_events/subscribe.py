@@ -1,9 +1,10 @@
 """Subscribing: a handler's connection joins the topic of its route.
 
 `subscribe` runs the action of `wsaction.subscriptions.SubscribeMixin`. `authorize` checks that it is allowed,
-`Hub.join` starts the subscription, and `_Reply` sends the reply before the first event.
+`Hub.join` joins the topic, and an `Attempt` sends the reply before the first event.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from json import loads
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from wsaction._events.access import Access, access_of, action_plan, check_key, check_object, event_filter
 from wsaction._events.plan import is_default
 from wsaction._events.publish import hub_of, own_route, own_topic, session_of, topic_at
-from wsaction._events.reauthorization import Grant, end_subscription, revoke_subscription
+from wsaction._events.reauthorization import Grant, update_presence
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
-from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
+from wsaction._pubsub.hub import Joined
+from wsaction.exceptions import APIError, Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
 from wsaction.layers.base import Place, Position
 from wsaction.permissions._classes import require
 from wsaction.throttling import MemoryThrottleStore, Rate
@@ -37,71 +39,44 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     """Subscribes a handler's connection to its route. See `wsaction.subscriptions.SubscribeMixin.subscribe`."""
     session = session_of(handler)
     key = subscribable_topic(handler), own_route(handler)
-    hub, connection, access = hub_of(session), session.connection, access_of(handler)
+    hub, access = hub_of(session), access_of(handler)
     take_snapshot = _snapshot(handler, session) if snapshot else None
     has_key = access.names_object and access.plan.has_objects
     if has_key and (not handler.overrides_topic or key[0] == own_topic(handler)):
         check_key(handler, access.plan.lookup)
-    grant, access = await authorize(handler, access, *key)
-    previous = session.grants.get(key)
-    if previous is None:
-        _check_limit(session)
-        if handler.shows_presence:
-            _check_join_rate(session, key[0])
-    grant.replace(previous)
-    session.grants[key] = grant
-    reply = _Reply(session, handler.frame, grant, key)
-    history = access.plan.history
+    attempt = await begin_attempt(session, handler.frame, key)
     try:
+        grant, access = await authorize(handler, access, *key)
+        if key not in session.grants:
+            _check_limit(session)
+            if handler.shows_presence:
+                _check_join_rate(session, key[0])
+        attempt.grant = grant
         if session.was_rechecked and not await grant.holds():  # perhaps after this frame's permissions were checked
-            if previous is not None:
-                revoke_subscription(session, *key)
             raise PermissionDenied
         if is_default(handler.get_event_filter, *handler._default_hooks):
             filter = event_filter(handler, access, grant)
         else:
             filter = handler.get_event_filter(grant)
-        resume = await hub.join(
-            connection,
+        history = access.plan.history
+        attempt.joined = await hub.join(
+            session.connection,
             *key,
-            reply=reply.keep_outcome,
+            reply=attempt.keep_outcome,
             history=history,
             since=since,
             snapshot=take_snapshot,
             filter=filter,
-            filter_timeout=connection.limits.action_timeout,
+            filter_timeout=session.connection.limits.action_timeout,
         )
-        _settle(session, key, grant, is_new=resume is not None)
         if handler.shows_presence:
-            grant.start_presence(Place(*key, history))
-    finally:
-        _end_earlier(session, key, grant, is_left=key not in hub.subscriptions(connection))
-    return reply.hold(resume)
-
-
-def _settle(session: "Session", key: tuple[str, str], grant: Grant, *, is_new: bool) -> None:
-    """The subscription is joined: a new one, or the earlier one once more."""
-    session.grants[key] = grant
-    grant.is_joined = True
-    if grant.earlier is not None:
-        if is_new:
-            earlier = grant.earlier.state
-            grant.state.is_renewal = earlier.is_confirmed or earlier.is_renewal
-        else:
-            grant.state = grant.earlier.state
-
-
-def _end_earlier(session: "Session", key: tuple[str, str], grant: Grant, *, is_left: bool) -> None:
-    """Ends the earlier grant, unless its subscription goes on, as this one could not be joined."""
-    earlier, grant.earlier = grant.earlier, None
-    is_current = session.grants.get(key) is grant
-    if is_left and is_current:
-        end_subscription(session, *key)
-    if earlier is not None:
-        if is_left or grant.is_joined:
-            earlier.end_presence()
-        elif is_current:
-            session.grants[key] = earlier
+            grant.place = Place(*key, history)
+            update_presence(session, key[0])
+        return attempt.hold()
+    except BaseException:
+        attempt.undo()
+        attempt.raise_if_ended()
+        raise
 
 
 def subscribable_topic(handler: "SubscribingHandler") -> str:
@@ -128,7 +103,7 @@ async def authorize(handler: "SubscribingHandler", access: Access, topic: str, r
 
 def _check_limit(session: "Session") -> None:
     limit = session.connection.limits.max_subscriptions
-    if len(session.grants) >= limit:
+    if len({*session.grants, *session.attempts}) > limit:
         raise Busy(
             "This connection has reached its maximum number of subscriptions.",
             {"limit": "max_subscriptions", "value": limit},
@@ -143,94 +118,160 @@ def _check_join_rate(session: "Session", topic: str) -> None:
         raise Throttled(wait=wait)
 
 
-class _Reply:
-    """The result of a subscription: the reply of a ``subscribe`` frame, or what ``await self.subscribe()`` returns."""
+async def begin_attempt(session: "Session", frame: Frame, key: tuple[str, str]) -> "Attempt":
+    """Begins to subscribe, once no other frame of the connection is about to subscribe to the same.
 
-    __slots__ = ("_frame", "_grant", "_is_reply", "_key", "_outcome", "_resume", "_session", "_state", "_text")
+    If an action subscribes twice, the second time counts. Raises ``RuntimeError`` within a snapshot of the same route.
+    """
+    while (other := session.attempts.get(key)) is not None:
+        if other.frame is frame and other.is_held:
+            other.undo()
+        elif other.task is asyncio.current_task():
+            raise RuntimeError(
+                f"expected an action that only reads for the snapshot of {key[1]!r}, got one that subscribes to it; "
+                "let the client do that, or another action"
+            )
+        else:
+            await other.wait()
+    attempt = session.attempts[key] = Attempt(session, frame, key)
+    return attempt
 
-    def __init__(self, session: "Session", frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
+
+class Attempt:
+    """A frame that is about to subscribe its connection to a topic under a route.
+
+    Until the frame is answered, an earlier subscription is as it was, but held back if a new one is to replace it. It
+    goes on if the frame fails.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_error",
+        "_is_reply",
+        "_key",
+        "_outcome",
+        "_session",
+        "_text",
+        "_work",
+        "frame",
+        "grant",
+        "joined",
+        "task",
+    )
+
+    def __init__(self, session: "Session", frame: Frame, key: tuple[str, str]) -> None:
         self._session = session
-        self._frame = frame
-        self._grant = grant
         self._key = key
+        self.frame = frame
+        self.task = asyncio.current_task()
+        self.grant: Grant | None = None  # the right to the subscription
+        self.joined: Joined | None = None
         waits = any(work.send_reply for work in frame.held or ())  # the action has called itself
         self._is_reply = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
         self._outcome: tuple[Position, bool | None, str | None] = Position("", 0), None, None
         self._text = ""  # the encoded reply, if this is the reply
+        self._work: AfterReply | None = None
+        self._error: APIError | None = None  # if the subscription was ended meanwhile
+        self._changed = asyncio.Event()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether all is ready, and waits for the frame's reply."""
+        return self._work is not None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it has neither succeeded nor failed."""
+        return self._session.attempts.get(self._key) is self
+
+    async def wait(self) -> None:
+        """Waits until this is held, or is over."""
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    # ------------------------------------------------------------------------------------------------ while it joins
     def keep_outcome(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
         """Keeps the result. The hub calls this before it starts the subscription, and an error here prevents it.
 
-        Raises `PermissionDenied` if the grant was withdrawn meanwhile, and `ReplyTooLarge`.
+        Raises what `raise_if_ended` raises, and `ReplyTooLarge`.
         """
-        if self._key not in self._session.grants:
-            raise PermissionDenied
+        self.raise_if_ended()
         self._outcome = position, recovered, snapshot
         if self._is_reply:
             self._text = self._encode_reply(*self._outcome)
             if len(self._text) > self._session.fast_path_size:
                 self._session.check_size(self._text)
 
-    def hold(self, resume: Callable[[], None] | None) -> dict[str, Any]:
+    def hold(self) -> dict[str, Any]:
         """Holds the events back until the frame's reply is sent. Returns the data of the reply."""
-        self._resume = resume  # starts delivery; None: the connection was subscribed already
-        self._state = self._grant.state
-        self._state.waiting += 1
         data: dict[str, Any] = loads(self._encode_data(*self._outcome))
-        self._frame.hold(AfterReply(self._begin, self._undo, self._send if self._is_reply else None, data))
+        self._work = AfterReply(self.confirm, self.undo, self._send if self._is_reply else None, data)
+        self.frame.hold(self._work)
+        self._notify()
         return data
 
-    def _begin(self) -> None:
-        self._state.is_confirmed = True
-        self._state.waiting -= 1
+    # ------------------------------------------------------------------------------------------------ its end
+    def confirm(self) -> None:
+        """The reply is sent: the subscription begins."""
+        if not self.is_current or self.grant is None or self.joined is None:
+            return  # it was ended meanwhile
+        del self._session.attempts[self._key]
+        self._session.grants[self._key] = self.grant
         if not self._is_reply:
-            self._session.connection.on_subscribed(self._key[1], self._frame)
-        for resume in (self._resume, self._state.resume):
-            if resume is not None:
-                resume()
-        self._state.resume = None
+            self._session.connection.on_subscribed(self._key[1], self.frame)
+        self.joined.confirm()
+        self._notify()
 
-    def _undo(self) -> None:
-        """Ends the subscription of an action that failed, unless another frame asked for it too."""
-        state, grant = self._state, self._session.grants.get(self._key)
-        state.waiting -= 1
-        if state.is_confirmed:  # another frame that asked for it succeeded
-            if self._resume is not None:
-                self._resume()
-        elif state.waiting:
-            state.resume = self._resume or state.resume
-        elif grant is not None and grant.state is state:
-            if not state.is_renewal:
-                end_subscription(self._session, *self._key)
-            elif self._resume is not None:  # what came between the two subscriptions may be missing
-                self._resume()
-                hub_of(self._session).resync(self._session.connection, (self._key[1],))
+    def undo(self) -> None:
+        """The frame has failed: an earlier subscription goes on."""
+        if not self.is_current:
+            return
+        del self._session.attempts[self._key]
+        if self.frame.held is not None:
+            self.frame.held = [work for work in self.frame.held if work is not self._work]
+        if self.joined is not None:
+            self.joined.revert()
+        update_presence(self._session, self._key[0])
+        self._notify()
+
+    def end(self, error: APIError) -> None:
+        """The subscription is ended before the reply: the frame gets ``error``."""
+        self._error = error
+        if self.is_held:
+            self.undo()
+
+    def raise_if_ended(self) -> None:
+        """Raises the error of `end`."""
+        if self._error is not None:
+            raise self._error
 
     def _send(self, override: str | None) -> None:
         """Sends the reply. If the client was subscribed already, it follows the events that wait for the client.
 
-        Raises `PermissionDenied` if the grant was withdrawn meanwhile.
+        Raises what `raise_if_ended` raises.
         """
+        self.raise_if_ended()
         session, outbox = self._session, self._session.connection.outbox
-        if (grant := session.grants.get(self._key)) is None:
-            raise PermissionDenied
-        if self._resume is not None and grant.state is self._state:
-            outbox.put(outbox.translate(override or self._text, self._frame))
+        if self.joined is None or self.joined.is_new:
+            outbox.put(outbox.translate(override or self._text, self.frame))
         else:  # the hub adds the position of the moment when it sends the reply
             hub_of(session).answer(
                 session.connection,
                 *self._key,
-                lambda *outcome: outbox.translate(override or self._encode_reply(*outcome), self._frame),
+                lambda *outcome: outbox.translate(override or self._encode_reply(*outcome), self.frame),
             )
 
     def _encode_reply(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
-        frame = self._frame
+        frame = self.frame
         return encode_reply(frame.call.tail, self._encode_data(position, recovered, snapshot), 200, frame.request_id)
 
     def _encode_data(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
         route, flag = self._key[1], "null" if recovered is None else "true" if recovered else "false"
         data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{flag}'
-        if route != self._frame.route.partition("?")[0]:
+        if route != self.frame.route.partition("?")[0]:
             data += f',"route":{quote(route)}'
         return data + ("}" if snapshot is None else f',"snapshot":{snapshot}}}')
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.reauthorization import ConnectionRight, Grant, Stream, revoke_subscription
+from wsaction._events.reauthorization import ConnectionRight, Grant, Stream, revoke_subscription, update_presence
 from wsaction._protocol.close_codes import FORBIDDEN, SERVICE_RESTART
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
@@ -353,7 +353,9 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
     """
     session.was_rechecked = True
     hold = partial(session.runtime.loop_state.hold, session.connection)
-    checks = [partial(_recheck_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
+    attempts = [(key, attempt.grant) for key, attempt in session.attempts.items() if attempt.grant is not None]
+    grants = [*session.grants.items(), *attempts]
+    checks = [partial(_recheck_subscription, session, key, grant, hold(*key)) for key, grant in grants]
     checks += [partial(_recheck_stream, session, stream, stream.hold()) for stream in session.streams]
     if (group := session.group) is not None:
         checks.append(partial(_recheck_connection, session, group, session.runtime.loop_state.hold(group, *group.key)))
@@ -389,11 +391,12 @@ async def _recheck_subscription(
     session: "Session", key: tuple[str, str], grant: Grant, resume: Callable[[], None]
 ) -> None:
     try:
-        holds = await grant.still_holds()
-        if session.grants.get(key) is grant:
-            if holds:
-                grant.count_presence()
-            else:
-                revoke_subscription(session, *key)
+        holds, attempt = await grant.still_holds(), session.attempts.get(key)
+        if holds:
+            update_presence(session, key[0])
+        elif session.grants.get(key) is grant:
+            revoke_subscription(session, *key)
+        elif attempt is not None and attempt.grant is grant:
+            attempt.end(PermissionDenied())
     finally:
         resume()

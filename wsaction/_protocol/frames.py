@@ -135,8 +135,10 @@ class Frame:
 
     # ------------------------------------------------------------------------------------------------ what waits for it
     def hold(self, work: AfterReply) -> None:
-        """Has work wait for the reply. If there is none to come, the work goes on at once."""
-        if self is not current_frame.get() or self.status is not None:
+        """Has work wait for the reply. If there is none to come, the work goes on at once, or is undone."""
+        if self.status is not None and self.status >= 400:
+            work.undo()
+        elif self is not current_frame.get() or self.status is not None:
             work.begin()
         elif self.held is None:
             self.held = [work]

@@ -11,9 +11,10 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 
-from wsaction._protocol.event_frames import encode_body
+from wsaction._protocol.event_frames import encode_body, encode_notice
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.fanout import CHUNK, SLICE, Fanout
 from wsaction._pubsub.join import MAX_RECOVERED, Join, Reply, Snapshot
@@ -240,7 +241,7 @@ class Hub:
         snapshot: Snapshot | None = None,
         filter: Filter | None = None,
         filter_timeout: float = JOIN_TIMEOUT,
-    ) -> Callable[[], None] | None:
+    ) -> "Joined":
         """Subscribes: sends the reply, the events missed after ``since``, and from then on live events.
 
         ``route`` is the route of the events and notices that the subscriber gets. A subscriber may have several
@@ -248,14 +249,14 @@ class Hub:
 
         ``reply(position, recovered, snapshot)`` returns the reply's text. ``recovered`` is None without ``since``,
         otherwise whether all missed events follow. ``snapshot`` is called unless ``recovered`` is true. If ``reply``
-        returns None, the caller sends a reply itself, and later messages are held back until the caller calls the
-        function that `join` returns.
+        returns None, the caller sends a reply itself, and then calls `Joined.confirm`, or else `Joined.revert`; a new
+        subscription is held back until then.
 
         ``filter`` is called for every event, and cancelled after ``filter_timeout`` seconds.
 
-        If the subscription was answered before, it is answered again with its position, and `join` returns None. If it
-        is still joining, or if ``since``, ``snapshot`` or its first ``filter`` is given, a new one replaces it instead:
-        the earlier one is held back meanwhile, and goes on if the new one fails.
+        If there is such a subscription, it is answered with its position. If it is still joining, or if ``since``,
+        ``snapshot`` or its first ``filter`` is given, a new one replaces it instead: the earlier one is held back until
+        the new one is answered and confirmed, and goes on if that fails or is reverted.
 
         Raises ``LayerUnavailable`` after ``join_timeout``, ``Cancelled`` if the subscription was left meanwhile, and
         the exceptions of ``snapshot`` and ``reply``.
@@ -264,65 +265,96 @@ class Hub:
             await self._ensure_open()
         if subscriber.is_closed:
             raise Cancelled("The connection has ended.")
-        if since is None and snapshot is None and self.answer(subscriber, topic, route, reply, filter):
-            return None
+        earlier = self._joined.get(subscriber, {}).get((topic, route))
+        is_again = earlier is not None and not earlier.is_joining and since is None and snapshot is None
+        if earlier is not None and is_again and (filter is None or earlier.has_filter):
+            joined = Joined(self, self._topics[topic], earlier, filter)
+            if self._answer(joined.topic, earlier, reply):
+                joined.confirm()
+            return joined
+        if earlier is not None:
+            earlier = await self._await_replies(subscriber, topic, route)
         local_topic = self._get_topic(topic, history)
         subscription = self._new_subscription(subscriber, route, filter, filter_timeout)
         subscriptions = self._joined.setdefault(subscriber, {})
-        if (earlier := subscriptions.get((topic, route))) is not None:
+        if earlier is not None:
             self._replace(local_topic, earlier, subscription)
         local_topic.joining[subscription] = None
         subscriptions[topic, route] = subscription
+        join = Join(self._reconciler, local_topic, subscription, since, snapshot, reply, self._max_recovered)
         try:
             async with asyncio.timeout(self._join_timeout) as deadline:
-                await Join(
-                    self._reconciler, local_topic, subscription, since, snapshot, reply, self._max_recovered
-                ).run()
+                await join.run()
         except TimeoutError:
             if not deadline.expired():
                 raise  # the timeout is one of the snapshot's
             raise LayerUnavailable("The subscription was not ready in time; try again later.") from None
         finally:
-            if not subscription.is_joining:
-                self._drop_replaced(local_topic, subscription)
-            elif (earlier := subscription.replaces) is None:
-                self.leave(subscriber, topic, route)
-            else:
-                local_topic.remove(subscription)
-                subscriptions[topic, route] = earlier
-                self._resume(local_topic, earlier)
-        return partial(self._resume, local_topic, subscription)
+            if subscription.is_joining:
+                self.revert(local_topic, subscription)
+        gap = join.position if is_again and earlier is not None else None
+        joined = Joined(self, local_topic, subscription, is_new=True, gap=gap)
+        if join.is_answered:
+            joined.replace()
+        return joined
+
+    async def _await_replies(self, subscriber: Subscriber, topic: str, route: str) -> Subscription | None:
+        """Returns the subscription once it has sent its replies, which have to come before that of its successor."""
+        try:
+            async with asyncio.timeout(self._join_timeout):
+                while (subscription := self._joined.get(subscriber, {}).get((topic, route))) is not None:
+                    if not subscription.unsent_replies:
+                        break
+                    await subscription.send_replies()
+        except TimeoutError:
+            raise LayerUnavailable("The subscription was not ready in time; try again later.") from None
+        return subscription
 
     def _replace(self, topic: Topic, earlier: Subscription, subscription: Subscription) -> None:
-        """Holds back what ``subscription`` replaces if it succeeds; if that is itself joining, what that replaces."""
-        if earlier.is_joining:
+        """Holds back what ``subscription`` replaces; if that is not confirmed itself, what that has replaced."""
+        if earlier.is_joining or earlier.replaces is not None:
             subscription.replaces, earlier.replaces = earlier.replaces, None
             topic.remove(earlier)
         else:
             subscription.replaces = earlier
             earlier.hold()
 
-    def _drop_replaced(self, topic: Topic, subscription: Subscription) -> None:
+    def drop_replaced(self, topic: Topic, subscription: Subscription) -> None:
+        """Ends the subscription that this one has replaced, if there is one."""
         if subscription.replaces is not None:
             topic.remove(subscription.replaces)
             subscription.replaces = None
 
-    def answer(
-        self, subscriber: Subscriber, topic: str, route: str, reply: Reply, filter: Filter | None = None
-    ) -> bool:
+    def revert(self, topic: Topic, subscription: Subscription) -> None:
+        """Ends a subscription, unless it was left; the one that it has replaced goes on."""
+        subscriptions, key = self._joined.get(subscription.subscriber, {}), (topic.name, subscription.route)
+        if subscriptions.get(key) is not subscription:
+            return
+        if (earlier := subscription.replaces) is None:
+            self.leave(subscription.subscriber, *key)
+        else:
+            topic.remove(subscription)
+            subscriptions[key] = earlier
+            self.resume(topic, earlier)
+
+    def answer(self, subscriber: Subscriber, topic: str, route: str, reply: Reply) -> bool:
         """If the subscription is live, sends a reply with its position, behind messages that wait for it.
 
-        Returns whether it is. A ``filter`` replaces that of the subscription; one without a filter has to join again.
+        Returns whether it is.
         """
         subscription = self._joined.get(subscriber, {}).get((topic, route))
-        if subscription is None or subscription.is_joining or (filter is not None and not subscription.has_filter):
+        if subscription is None or subscription.is_joining:
             return False
-        local_topic = self._topics[topic]
+        self._answer(self._topics[topic], subscription, reply)
+        return True
+
+    def _answer(self, topic: Topic, subscription: Subscription, reply: Reply) -> bool:
+        """Returns whether ``reply`` has given a text, which is then sent."""
         is_ahead = subscription.state is State.AHEAD
-        position = Position(local_topic.epoch, subscription.cursor) if is_ahead else local_topic.position
-        if (text := reply(position, None, None)) is not None:
-            local_topic.answer(subscription, text)
-        subscription.replace_filter(filter)
+        position = Position(topic.epoch, subscription.cursor) if is_ahead else topic.position
+        if (text := reply(position, None, None)) is None:
+            return False
+        topic.answer(subscription, text)
         return True
 
     def _get_topic(self, name: str, history: History | None) -> Topic:
@@ -364,7 +396,7 @@ class Hub:
             del self._joined[subscriber]
         local_topic = self._topics[topic]
         local_topic.remove(subscription)
-        self._drop_replaced(local_topic, subscription)
+        self.drop_replaced(local_topic, subscription)
         if local_topic.is_empty and local_topic.linger_timer is None:
             loop = asyncio.get_running_loop()
             local_topic.linger_timer = loop.call_later(
@@ -383,9 +415,10 @@ class Hub:
             return lambda: None
         for each in subscription.with_replaced:
             each.hold()
-        return partial(self._resume, self._topics[topic], *subscription.with_replaced)
+        return partial(self.resume, self._topics[topic], *subscription.with_replaced)
 
-    def _resume(self, topic: Topic, *subscriptions: Subscription) -> None:
+    def resume(self, topic: Topic, *subscriptions: Subscription) -> None:
+        """Ends one `hold` of each subscription."""
         for subscription in subscriptions:
             if subscription.resume():
                 topic.resync_one(subscription)
@@ -422,6 +455,38 @@ class Hub:
         del self._topics[topic.name]
         topic.confirmed = False  # ends its reconciliation
         self.layer.unsubscribe(topic.name)
+
+
+@dataclass(slots=True)
+class Joined:
+    """What `Hub.join` has joined: a new subscription, or one that was there already."""
+
+    hub: Hub
+    topic: Topic
+    subscription: Subscription
+    filter: Filter | None = None  # of the subscription that was there already, from now on
+    is_new: bool = False
+    gap: Position | None = None  # of the reply, if it does not say what came between the subscriptions
+
+    def confirm(self) -> None:
+        """The caller has sent the reply. To be called once, and only if it had to."""
+        if not self.is_new:
+            self.subscription.replace_filter(self.filter)
+            return
+        self.replace()
+        self.hub.resume(self.topic, self.subscription)
+
+    def replace(self) -> None:
+        """Ends the subscription that this one replaces. The client is told of what may be missing in between."""
+        self.hub.drop_replaced(self.topic, self.subscription)
+        if self.gap is not None:
+            subscription = self.subscription
+            subscription.subscriber.put(encode_notice("$resync", subscription.route, self.gap))
+
+    def revert(self) -> None:
+        """The caller has not sent the reply: all is as it was before."""
+        if self.is_new:
+            self.hub.revert(self.topic, self.subscription)
 
 
 def _log_missed_invalidation(topic: str, reason: str) -> None:

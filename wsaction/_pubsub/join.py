@@ -34,6 +34,8 @@ class Join:
     snapshot: Snapshot | None
     reply: Reply
     max_recovered: int
+    position: Position | None = None  # of the reply
+    is_answered: bool = False  # whether `reply` gave a text
 
     async def run(self) -> None:
         """Sends the reply and joins the topic, in as many attempts as that takes.
@@ -80,9 +82,11 @@ class Join:
         """
         topic, subscription = self.topic, self.subscription
         start = Position(position.epoch, self.since.offset) if recovered and self.since is not None else position
+        self.position = start
         if (reply := self.reply(start, recovered, snapshot)) is None:
             subscription.hold(extra=len(missed) + len(subscription.collected))
         else:
+            self.is_answered = True
             subscription.subscriber.put(reply)
         for event in missed:
             subscription.deliver(event, topic.epoch)

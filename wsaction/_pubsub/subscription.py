@@ -95,7 +95,12 @@ class _Hold:
     limit: int
     count: int = 0
     items: deque[Any] = field(default_factory=deque)
-    overrun: bool = False  # whether more than ``limit`` items came
+    overrun: bool = False  # whether there were more than can be kept
+
+    def drop_events(self) -> None:
+        """Keeps replies alone: there are too many events."""
+        self.overrun = True
+        self.items = deque(item for item in self.items if isinstance(item, _Reply))
 
 
 class State(Enum):
@@ -115,6 +120,7 @@ class Subscription:
     __slots__ = (
         "_hold",
         "_limits",
+        "_replies_sent",
         "collected",
         "cursor",
         "excluded_as",
@@ -124,6 +130,7 @@ class Subscription:
         "state",
         "subscriber",
         "take",
+        "unsent_replies",
     )
 
     take: Callable[[Any], None]
@@ -138,6 +145,8 @@ class Subscription:
         self.excluded_as: str | None = None  # the name by which events exclude its subscriber
         self.skipped = 0
         self.replaces: Subscription | None = None  # an earlier one, held back, which goes on if this one fails
+        self.unsent_replies = 0  # that wait behind events
+        self._replies_sent: asyncio.Event | None = None
         self._hold: _Hold | None = None
         self.take = subscriber.put
 
@@ -182,7 +191,7 @@ class Subscription:
         hold, self._hold = self._hold, None
         for reply in hold.items if hold is not None else ():
             if isinstance(reply, _Reply):
-                self.subscriber.put(reply.text)
+                self._put_reply(reply.text)
 
     # ------------------------------------------------------------------------------------------------ holding back
     def hold(self, extra: int = 0) -> None:
@@ -208,12 +217,18 @@ class Subscription:
             return False
         self._hold = None
         self.take = hold.take
+        if not self._has_room_for(len(hold.items)):
+            hold.drop_events()
         for item in hold.items:
             if isinstance(item, _Reply):
                 self.answer(item.text)
             else:
                 self.take(item)
         return hold.overrun
+
+    def _has_room_for(self, count: int) -> bool:
+        """Whether so many items can be taken at once."""
+        return True
 
     def _hold_back(self, item: Any) -> None:
         hold = self._hold
@@ -224,8 +239,7 @@ class Subscription:
         elif is_reply or (len(hold.items) < hold.limit and not hold.overrun):
             hold.items.append(item)
         elif not hold.overrun:
-            hold.overrun = True
-            hold.items = deque(each for each in hold.items if isinstance(each, _Reply))
+            hold.drop_events()
 
     # ------------------------------------------------------------------------------------------------ sending
     def replace_filter(self, filter: Filter | None) -> None:
@@ -236,7 +250,19 @@ class Subscription:
         if self._hold is not None:
             self._hold_back(_Reply(reply))
         else:
-            self.subscriber.put(reply)
+            self._put_reply(reply)
+
+    def _put_reply(self, reply: str) -> None:
+        self.subscriber.put(reply)
+        self.unsent_replies -= 1
+        if not self.unsent_replies and self._replies_sent is not None:
+            self._replies_sent.set()
+
+    async def send_replies(self) -> None:
+        """Waits until no reply waits behind events."""
+        while self.unsent_replies:
+            self._replies_sent = asyncio.Event()
+            await self._replies_sent.wait()
 
     def deliver(self, event: Event, epoch: str) -> None:
         """Sends an event, unless the subscriber is excluded."""
@@ -298,7 +324,7 @@ class FilteredSubscription(Subscription):
         self._alarm.stop()
         for item in self._queue:
             if isinstance(item, _Reply):
-                self.subscriber.put(item.text)
+                self._put_reply(item.text)
         self._queue.clear()
         if self._filter_task is not None:
             self._filter_task.cancel()
@@ -306,6 +332,9 @@ class FilteredSubscription(Subscription):
     @property
     def has_filter(self) -> bool:
         return True
+
+    def _has_room_for(self, count: int) -> bool:
+        return len(self._queue) + count <= self._limits.max_unfiltered
 
     def replace_filter(self, filter: Filter | None) -> None:
         self._filter = filter or self._filter
@@ -346,7 +375,7 @@ class FilteredSubscription(Subscription):
                 if isinstance(item, str):
                     self.subscriber.put(item)
                 elif isinstance(item, _Reply):
-                    self.subscriber.put(item.text)
+                    self._put_reply(item.text)
                 else:
                     await self._filter_one(*item)
         finally:

@@ -329,6 +329,7 @@ class Topic:
 
     def answer(self, subscription: Subscription, reply: str) -> None:
         """Sends a reply, behind the items that wait for the subscription."""
+        subscription.unsent_replies += 1
         self.fanout.send(self.queue, reply, (ReplyRecipient(subscription),))
 
     def resync_one(self, subscription: Subscription) -> None:

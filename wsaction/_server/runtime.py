@@ -76,7 +76,7 @@ class LoopState:
 
     def forget(self, session: "Session") -> None:
         """Ends all subscriptions of a closed connection and forgets its user."""
-        for topic, route in tuple(session.grants):
+        for topic, route in {*session.grants, *session.attempts}:
             end_subscription(session, topic, route)
         self.users.forget(session)
         if self.hub is not None:
