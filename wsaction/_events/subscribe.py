@@ -16,7 +16,7 @@ from wsaction._events.reauthorization import Grant, update_presence
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
 from wsaction._pubsub.hub import Joined
-from wsaction.exceptions import APIError, Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
+from wsaction.exceptions import APIError, Busy, Cancelled, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
 from wsaction.layers.base import Place, Position
 from wsaction.permissions._classes import require
 from wsaction.throttling import MemoryThrottleStore, Rate
@@ -73,9 +73,10 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
             grant.place = Place(*key, history)
             update_presence(session, key[0])
         return attempt.hold()
-    except BaseException:
+    except BaseException as exc:
         attempt.undo()
-        attempt.raise_if_ended()
+        if isinstance(exc, Cancelled):  # the hub's word for a subscription that was ended meanwhile
+            attempt.raise_if_ended()
         raise
 
 
@@ -96,14 +97,20 @@ async def authorize(handler: "SubscribingHandler", access: Access, topic: str, r
         access = access_of(handler)  # the hook may have set a queryset on the handler
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
     await grant.check_showing_actions(frame)
-    if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
-        await release_reads(frame)  # another action still uses the objects that it read
+    await _release_reads(frame)
     return grant, access
+
+
+async def _release_reads(frame: Frame) -> None:
+    """Gives the database connection back before a wait, unless the frame's action may still use what it has read."""
+    if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
+        await release_reads(frame)
 
 
 def _check_limit(session: "Session") -> None:
     limit = session.connection.limits.max_subscriptions
-    if len({*session.grants, *session.attempts}) > limit:
+    coming = (key for key, attempt in session.attempts.items() if attempt.grant is not None)
+    if len({*session.grants, *coming}) >= limit:
         raise Busy(
             "This connection has reached its maximum number of subscriptions.",
             {"limit": "max_subscriptions", "value": limit},
@@ -132,7 +139,9 @@ async def begin_attempt(session: "Session", frame: Frame, key: tuple[str, str]) 
                 "let the client do that, or another action"
             )
         else:
-            await other.wait()
+            await _release_reads(frame)
+            if other.is_current:
+                await other.wait()
     attempt = session.attempts[key] = Attempt(session, frame, key)
     return attempt
 
