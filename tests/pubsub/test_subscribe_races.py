@@ -21,6 +21,7 @@ from wsaction.decorators import async_action
 from wsaction.exceptions import PermissionDenied
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, BasePermission
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
@@ -258,6 +259,108 @@ async def test_a_revoked_subscription_stays_so_if_an_action_fails() -> None:
         await app.publish(BOARD, "told", "secret")
         assert await rest(ws) == []
         assert await status(ws, "subscribe") == 403
+
+
+@pytest.mark.parametrize(("how", "reason"), [("revoke", "permission_denied"), ("unsubscribe", "cancelled")])
+async def test_an_action_is_told_that_its_subscription_was_ended_before_its_reply(how: str, reason: str) -> None:
+    members, gate = Members("ada"), asyncio.Event()
+
+    class Guarded(Board):
+        permission_classes = (members.permission,)
+
+        @async_action(ordered=False)
+        async def enter(self) -> None:
+            await self.subscribe()
+            await gate.wait()
+
+    async with running(Guarded) as app, connected(app, user=user("ada")) as ws:
+        await begin(ws, "enter")
+        if how == "revoke":
+            members.clear()
+            await app.revoke_user("ada")
+            assert await rest(ws) == []
+        else:
+            assert await status(ws, "unsubscribe") == 204
+        gate.set()
+        assert await rest(ws) == [("enter", 200), ("$unsubscribed", {"reason": reason})]
+        await app.publish(BOARD, "told", 1)
+        assert await rest(ws) == []
+
+
+async def test_a_subscription_that_ends_while_its_frame_commits_has_one_reply() -> None:
+    members, gate = Members("ada"), asyncio.Event()
+
+    class Committing(Board):
+        permission_classes = (members.permission,)
+
+        @async_action
+        async def subscribe(self) -> Any:
+            async with self.unit_of_work() as unit:
+                data = await super().subscribe()
+                unit.on_commit(gate.wait)
+            return data
+
+    async with running(Committing) as app, connected(app, user=user("ada")) as ws:
+        await begin(ws, "subscribe")
+        members.clear()
+        await app.revoke_user("ada")
+        gate.set()
+        assert await rest(ws) == [("subscribe", 403)]
+
+
+async def test_an_exception_handler_that_subscribes_has_no_effect() -> None:
+    async def subscribe(handler: Any, exc: Exception) -> Any:
+        await handler.subscribe()
+        raise PermissionDenied
+
+    class Failing(Board):
+        @async_action
+        async def fail(self) -> None:
+            raise ZeroDivisionError
+
+    handlers: Any = {ZeroDivisionError: subscribe}
+    async with running(Failing, exception_handlers=handlers) as app, connected(app) as ws:
+        assert await status(ws, "fail") == 403
+        await app.publish(BOARD, "told", 1)
+        assert await rest(ws) == []
+        assert await status(ws, "subscribe") == 200
+
+
+async def test_a_stream_that_subscribes_after_its_first_item_gets_events_at_once() -> None:
+    class Late(Board):
+        @async_action
+        async def watch(self) -> AsyncIterator[int]:
+            yield 1
+            await self.subscribe()
+            await asyncio.Event().wait()
+            yield 2
+
+    async with running(Late) as app, connected(app) as ws:
+        await begin(ws, "watch")
+        await rest(ws)
+        await app.publish(BOARD, "told", 1)
+        assert await rest(ws) == [("told", 1)]
+
+
+async def test_the_last_frames_over_the_limit_are_refused() -> None:
+    routes = [f"boards/{number}/" for number in range(4)]
+    async with running(Board, *routes, limits=Limits(max_subscriptions=3)) as app, connected(app) as ws:
+        calls = [asyncio.create_task(ws.call("subscribe", route)) for route in routes]
+        assert [(await call)["status"] for call in calls] == [200, 200, 200, 503]
+
+
+async def test_an_action_may_subscribe_and_unsubscribe() -> None:
+    class Peeking(Board):
+        @async_action
+        async def peek(self) -> Any:
+            data = await self.subscribe()
+            await self.unsubscribe()
+            return data
+
+    async with running(Peeking) as app, connected(app) as ws:
+        assert await status(ws, "peek") == 200
+        await app.publish(BOARD, "told", 1)
+        assert await rest(ws) == []
 
 
 @pytest.mark.parametrize("waits_in", ["check", "snapshot"])

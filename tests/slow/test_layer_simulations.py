@@ -180,7 +180,7 @@ class FakeConnection:
 class FakeSession:
     """A session without subscriptions."""
 
-    was_rechecked = False
+    rechecks = 0
 
     def __init__(self, name: str) -> None:
         self.scope, self.connection = {"user": name}, FakeConnection()

@@ -25,11 +25,11 @@ ROUTES = ("left/", "right/")
 FRAMES = 25  # in a round
 EVENTS = 30  # published meanwhile
 ACTIONS = ("subscribe",) * 3 + ("unsubscribe", "enter", "watch", "presence", "$cancel", "revoke")
-LINGER = 3.0  # seconds after which a topic without subscribers is gone
+LINGER = 3.0  # seconds after which nobody's topic is gone
 
 
 class Room(PresenceMixin, AsyncAPIActionHandler):
-    """A room whose actions and checks take a random time and may fail."""
+    """Whatever it does takes a random time and may fail."""
 
     def get_topic(self) -> str:
         return "room"
@@ -95,11 +95,7 @@ def root(*, ordered: bool, filtered: bool) -> type[AsyncAPIConsumer]:
 
 
 class ClientView:
-    """What a client knows from the frames that it received: where it is subscribed, and up to which offset.
-
-    If an action replies that it has subscribed, its subscription may have been ended before. The reply counts once an
-    event follows.
-    """
+    """What a client knows from the frames that it received: where it is subscribed, and up to which offset."""
 
     def __init__(self) -> None:
         self.offsets: dict[str, int] = {}  # by route, while it is subscribed
@@ -107,57 +103,60 @@ class ClientView:
         self.ends: Counter[str] = Counter()  # the events "end", by route
         self.faults: list[str] = []
         self._holes: set[str] = set()  # routes whose next frame has to be `$resync`
-        self._unsure: set[str] = set()  # routes that an action says it has subscribed to
-        self._entered: set[int] = set()  # those actions
+        self._streams: set[int] = set()  # that have sent an item
 
     def receive(self, frame: dict[str, Any]) -> None:
         if "event" in frame:
             self._receive_event(frame["event"], frame["route"], frame)
             return
         request_id, action, status = frame["request_id"], frame["action"], frame["status"]
-        self.final_replies[request_id] += status != 206
-        if action in ("enter", "watch") and status in (200, 206):
-            if request_id not in self._entered:
-                self._entered.add(request_id)
-                self._unsure.add(frame["route"])
-        elif action == "subscribe" and status == 200:
-            self._subscribed(frame["route"], frame["data"])
+        if status != 206:
+            self.final_replies[request_id] += 1
+            self._streams.discard(request_id)
+        elif request_id in self._streams:
+            return
+        else:
+            self._streams.add(request_id)
+        if status in (200, 206) and action in ("subscribe", "enter", "watch") and frame["data"] is not None:
+            self._subscribed(frame["route"], frame["data"], is_in_order=action == "subscribe")
         elif status == 204 and action == "unsubscribe":
             self._unsubscribed(frame["route"])
 
     def _receive_event(self, name: str, route: str, frame: dict[str, Any]) -> None:
         if name == "$unsubscribed":
             self._unsubscribed(route)
-        elif route not in self.offsets and route not in self._unsure:
+        elif route not in self.offsets:
             self.faults.append(f"an event without a subscription: {frame}")
         elif name in ("$resync", "$position"):
-            self._arrived(route, frame["data"]["offset"])
+            self._holes.discard(route)
+            self.offsets[route] = frame["data"]["offset"]
         else:
             self.ends[route] += name == "end"
-            last, offset = self.offsets.get(route), frame["offset"]
-            is_next = last is None or offset == last + 1 or (offset > last and route in self._unsure)
-            if not is_next or route in self._holes:
-                self.faults.append(f"a hole or a repeat after {last}: {frame}")
-            self._arrived(route, offset)
+            if frame["offset"] != self.offsets[route] + 1 or route in self._holes:
+                self.faults.append(f"a hole or a repeat after {self.offsets[route]}: {frame}")
+            self.offsets[route] = frame["offset"]
 
-    def _arrived(self, route: str, offset: int) -> None:
-        self.offsets[route] = offset
-        self._holes.discard(route)
-        self._unsure.discard(route)
-
-    def _subscribed(self, route: str, position: dict[str, Any]) -> None:
+    def _subscribed(self, route: str, position: dict[str, Any], *, is_in_order: bool) -> None:
+        """``is_in_order``: whether the reply is sent behind the events up to its position."""
         last, offset = self.offsets.get(route), position["offset"]
-        if last is not None and offset < last:
-            self.faults.append(f"a reply of {offset} on {route} after {last}")
-        is_hole = last not in (None, offset) and "snapshot" not in position and route not in self._unsure
-        self._arrived(route, offset)
-        if is_hole:
+        if last is None:
+            self.offsets[route] = offset
+        elif not is_in_order:  # another frame may have subscribed since
+            if "snapshot" in position:
+                self.offsets[route] = max(last, offset)
+        elif "snapshot" in position:
+            if offset < last:
+                self.faults.append(f"a snapshot of {offset} on {route} after {last}")
+            self.offsets[route] = offset
+        elif offset != last:
+            if offset < last:
+                self.faults.append(f"a reply of {offset} on {route} after {last}")
             self._holes.add(route)
+            self.offsets[route] = offset
 
     def _unsubscribed(self, route: str) -> None:
         self.offsets.pop(route, None)
         self._holes.discard(route)
-        self._unsure.discard(route)
 
     def finish(self, sent: set[int], subscribed: set[str]) -> list[str]:
         """Returns all faults, once everything has arrived."""

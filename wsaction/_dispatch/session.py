@@ -24,7 +24,15 @@ from wsaction._handlers.signatures import read_dependencies
 from wsaction._protocol.frames import Frame, Lateness, current_frame, encode_reply, new_frame, quote, size_of
 from wsaction._protocol.scope import connection_captures, connection_path, topic_of
 from wsaction._utils.tasks import is_closed_with
-from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
+from wsaction.exceptions import (
+    APIError,
+    Cancelled,
+    PermissionDenied,
+    ReplyTooLarge,
+    RouteNotFound,
+    one_line,
+    to_api_error,
+)
 from wsaction.limits import limit_in
 from wsaction.permissions._classes import raise_refusal, require
 from wsaction.serializers._errors import encode_error
@@ -59,13 +67,13 @@ class Session:
         "loop_state",
         "no_middleware",
         "present",
+        "rechecks",
         "runtime",
         "scope",
         "streams",
         "table",
         "targets",
         "topic_prefix",
-        "was_rechecked",
     )
 
     def __init__(
@@ -86,7 +94,7 @@ class Session:
         self._name: str | None = None
         self.join_rates: MemoryThrottleStore | None = None  # how often it joined topics with presence
         self.streams: dict[Stream, None] = {}  # that run
-        self.was_rechecked = False  # by `recheck`: rights may have changed since a check before
+        self.rechecks = 0  # times that `recheck` was called: rights may have changed since a check before
         self.fast_path_size = connection.limits.max_outbox_bytes // 4  # characters
         self.targets = table.targets
         args, captures = connection_captures(scope)
@@ -203,6 +211,7 @@ class Session:
         except BaseException as exc:  # a cancellation too, as its client waits, unless the connection has ended
             if is_closed_with(exc, frame.task or self.connection.leader):
                 raise
+            frame.status = Cancelled.code[0]  # until the reply says more
             frame.finish_held(failed=True)
             await roll_back(frame)
             if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
@@ -249,8 +258,10 @@ class Session:
                 raise frame.error
             data = action.write(result)
             await complete(frame)
+            frame.status = 200
             frame.finish_held()
         except BaseException:
+            frame.status = 500
             frame.finish_held(failed=True)
             await roll_back(frame)
             raise
@@ -350,7 +361,7 @@ class Session:
         stream = Stream(self, frame, always=getattr(handler, "recheck", False))
         self.streams[stream] = None
         try:
-            if self.was_rechecked and not await stream.still_holds():  # perhaps after its permissions were asked
+            if self.rechecks and not await stream.still_holds():  # perhaps after its permissions were asked
                 raise PermissionDenied
             await self._send_items(frame, action, stream, items)
         finally:
@@ -370,6 +381,7 @@ class Session:
                     raise error
                 await complete(frame)
                 await self.connection.outbox.offer(reply)
+                frame.has_sent_item = True
                 frame.finish_held()
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)

@@ -76,6 +76,7 @@ class Right:
         frame.consumer, frame.call = self._session.consumer, call
         before = current_frame.set(frame)
         frame.task = asyncio.current_task()  # the owner of its unit of work
+        frame.status = 500  # nothing waits for a reply: a check that subscribes has no effect
         try:
             yield call.mounted.handler(frame, self._session.scope)
             await complete(frame)

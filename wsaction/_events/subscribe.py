@@ -6,14 +6,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import takewhile
 from json import loads
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
 
 from wsaction._events.access import Access, access_of, action_plan, check_key, check_object, event_filter
 from wsaction._events.plan import is_default
 from wsaction._events.publish import hub_of, own_route, own_topic, session_of, topic_at
 from wsaction._events.reauthorization import Grant, update_presence
 from wsaction._handlers.route_table import Call
+from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
 from wsaction._pubsub.hub import Joined
 from wsaction.exceptions import APIError, Busy, Cancelled, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
@@ -48,12 +52,15 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     try:
         grant, access = await authorize(handler, access, *key)
         if key not in session.grants:
-            _check_limit(session)
+            _check_limit(session, key)
             if handler.shows_presence:
                 _check_join_rate(session, key[0])
+        rechecks = 0
+        while session.rechecks != rechecks:  # perhaps after this frame's permissions were checked
+            rechecks = session.rechecks
+            if not await grant.holds():
+                raise PermissionDenied
         attempt.grant = grant
-        if session.was_rechecked and not await grant.holds():  # perhaps after this frame's permissions were checked
-            raise PermissionDenied
         if is_default(handler.get_event_filter, *handler._default_hooks):
             filter = event_filter(handler, access, grant)
         else:
@@ -107,10 +114,10 @@ async def _release_reads(frame: Frame) -> None:
         await release_reads(frame)
 
 
-def _check_limit(session: "Session") -> None:
+def _check_limit(session: "Session", key: tuple[str, str]) -> None:
     limit = session.connection.limits.max_subscriptions
-    coming = (key for key, attempt in session.attempts.items() if attempt.grant is not None)
-    if len({*session.grants, *coming}) >= limit:
+    before = takewhile(lambda other: other != key, session.attempts)
+    if len({*session.grants, *before}) >= limit:
         raise Busy(
             "This connection has reached its maximum number of subscriptions.",
             {"limit": "max_subscriptions", "value": limit},
@@ -128,11 +135,12 @@ def _check_join_rate(session: "Session", topic: str) -> None:
 async def begin_attempt(session: "Session", frame: Frame, key: tuple[str, str]) -> "Attempt":
     """Begins to subscribe, once no other frame of the connection is about to subscribe to the same.
 
-    If an action subscribes twice, the second time counts. Raises ``RuntimeError`` within a snapshot of the same route.
+    If an action subscribes twice, the second time counts, even if that fails. Raises ``RuntimeError`` within a snapshot
+    of the same route.
     """
     while (other := session.attempts.get(key)) is not None:
         if other.frame is frame and other.is_held:
-            other.undo()
+            other.withdraw()
         elif other.task is asyncio.current_task():
             raise RuntimeError(
                 f"expected an action that only reads for the snapshot of {key[1]!r}, got one that subscribes to it; "
@@ -224,9 +232,14 @@ class Attempt:
 
     # ------------------------------------------------------------------------------------------------ its end
     def confirm(self) -> None:
-        """The reply is sent: the subscription begins."""
+        """The reply is sent: the subscription begins, or the client is told that it was ended meanwhile."""
+        later = self._session.attempts.get(self._key)
+        is_subscribed = self._key in self._session.grants or (later is not None and later.frame is self.frame)
+        if self._error is not None and not is_subscribed:
+            reason = to_json({"reason": self._error.type}).decode()
+            self._session.connection.put(encode_event("$unsubscribed", self._key[1], reason))
         if not self.is_current or self.grant is None or self.joined is None:
-            return  # it was ended meanwhile
+            return
         del self._session.attempts[self._key]
         self._session.grants[self._key] = self.grant
         if not self._is_reply:
@@ -239,18 +252,24 @@ class Attempt:
         if not self.is_current:
             return
         del self._session.attempts[self._key]
-        if self.frame.held is not None:
-            self.frame.held = [work for work in self.frame.held if work is not self._work]
         if self.joined is not None:
             self.joined.revert()
         update_presence(self._session, self._key[0])
         self._notify()
 
     def end(self, error: APIError) -> None:
-        """The subscription is ended before the reply: the frame gets ``error``."""
+        """The subscription is ended before the reply: that of ``subscribe`` is ``error``; others are followed by it."""
         self._error = error
-        if self.is_held:
+        if self.is_held and self.frame is current_frame.get():  # its own action has ended it
+            self.withdraw()
+        elif self.is_held:
             self.undo()
+
+    def withdraw(self) -> None:
+        """The action itself has ended this, or subscribes once more: its reply says nothing of it."""
+        self.undo()
+        if self.frame.held is not None:
+            self.frame.held = [work for work in self.frame.held if work is not self._work]
 
     def raise_if_ended(self) -> None:
         """Raises the error of `end`."""

@@ -351,7 +351,7 @@ def recheck(session: "Session") -> asyncio.Task[None] | None:
     its check has ended, a subscription delivers no event and a stream no item. Returns the task of the checks; None if
     there is nothing to check.
     """
-    session.was_rechecked = True
+    session.rechecks += 1
     hold = partial(session.runtime.loop_state.hold, session.connection)
     attempts = [(key, attempt.grant) for key, attempt in session.attempts.items() if attempt.grant is not None]
     grants = [*session.grants.items(), *attempts]

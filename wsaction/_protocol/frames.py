@@ -83,6 +83,7 @@ class Frame:
     lateness: Lateness
     size: int  # characters of its text
     held: list[AfterReply] | None
+    has_sent_item: bool  # it is a stream's, whose first item waits for nothing any more
     recorded_changes: Any  # the changes that a hook of a generic action made, see `_events.crud.record_changes`
     status: int | None  # of its final reply
     key: str | None  # frames with the same key run in order; None: in no order
@@ -138,7 +139,7 @@ class Frame:
         """Has work wait for the reply. If there is none to come, the work goes on at once, or is undone."""
         if self.status is not None and self.status >= 400:
             work.undo()
-        elif self is not current_frame.get() or self.status is not None:
+        elif self is not current_frame.get() or self.status is not None or hasattr(self, "has_sent_item"):
             work.begin()
         elif self.held is None:
             self.held = [work]

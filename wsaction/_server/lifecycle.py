@@ -165,7 +165,7 @@ async def _open(
     if runtime.loop_state.draining:
         raise ShuttingDown
     session.group = await join_group(session, is_receiving=not is_awaited)
-    if session.was_rechecked:  # permissions may have changed since the first check
+    if session.rechecks:  # permissions may have changed since the first check
         await check_connect_permissions(session)
     with users.authenticating(session):
         await require(consumer, "connect")
