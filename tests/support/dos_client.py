@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-WAIT = 40.0  # seconds; the longest wait for anything
+WAIT = 20.0  # seconds; the longest wait for anything
 ROOT = Path(__file__).parents[2]
 RUN = "wsaction run"  # as in `make run`
 PLAIN = "uvicorn"  # without wsaction's protocol class

@@ -206,8 +206,8 @@ class Attempt:
         await self._changed.wait()
 
     def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     # ------------------------------------------------------------------------------------------------ while it joins
     def keep_outcome(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:

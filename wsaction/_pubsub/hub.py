@@ -308,12 +308,15 @@ class Hub:
                     await subscription.send_replies()
         except TimeoutError:
             raise LayerUnavailable("The subscription was not ready in time; try again later.") from None
+        if not self._is_open:  # it was closed meanwhile
+            await self._ensure_open()
         return subscription
 
     def _replace(self, topic: Topic, earlier: Subscription, subscription: Subscription) -> None:
         """Holds back what ``subscription`` replaces; if that is not confirmed itself, what that has replaced."""
         if earlier.is_joining or earlier.replaces is not None:
-            subscription.replaces, earlier.replaces = earlier.replaces, None
+            subscription.replaces = earlier.replaces
+            earlier.replaces = None
             topic.remove(earlier)
         else:
             subscription.replaces = earlier
