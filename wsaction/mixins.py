@@ -21,6 +21,7 @@ from pydantic import Strict
 from wsaction._events.access import values_of
 from wsaction._events.crud import publish_change, record_changes
 from wsaction._events.plan import is_default
+from wsaction._protocol.awaited import awaited
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
 
@@ -92,6 +93,7 @@ class CreateModelMixin:
             _check_returned(self, "perform_create", obj)
         return self.serialize(obj)
 
+    @awaited
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
         """Creates the object and returns it. Override it to set values that clients must not set.
 
@@ -161,6 +163,7 @@ class UpdateModelMixin:
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj, partial=True)))
 
+    @awaited
     async def perform_update(self: Any, obj: Any, values: dict[str, Any]) -> Any:
         """Updates the object and returns it. Override it to set values that clients must not set."""
         if not self.publishes_changes:
@@ -185,6 +188,7 @@ class DestroyModelMixin:
         _, recorded = await record_changes(self, self.perform_destroy(obj))
         await publish_change(self, "deleted", obj, before, recorded=recorded)
 
+    @awaited
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.publishes_changes else None

@@ -25,6 +25,7 @@ from wsaction._protocol.close_codes import (
     TRY_AGAIN_LATER,
     code_for_status,
 )
+from wsaction._protocol.frames import connecting_frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
 from wsaction._utils.asgi import Receive, Send
@@ -168,8 +169,21 @@ async def _open(
     if session.rechecks:  # permissions may have changed since the first check
         await check_connect_permissions(session)
     with users.authenticating(session):
-        await require(consumer, "connect")
+        await _connect(consumer)
     return consumer, dispatcher, gate
+
+
+async def _connect(consumer: "AsyncAPIConsumer") -> None:
+    """Calls ``connect()``. A ``self.close()`` in it that is not awaited must not accept the client."""
+    frame = consumer.frame
+    token = connecting_frame.set(frame)
+    try:
+        await require(consumer, "connect")
+    finally:
+        connecting_frame.reset(token)
+    if frame.error is not None:
+        raise frame.error
+    frame.status = 200
 
 
 async def _serve_frames(
