@@ -24,6 +24,7 @@ from pydantic_core import core_schema
 from wsaction._events.crud import event_routes, publish_object_from
 from wsaction._events.plan import is_live
 from wsaction._handlers.declarations import HookFlags, overrides
+from wsaction._protocol.awaited import awaited
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, check_query
@@ -160,6 +161,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset; set it or override get_queryset()")
         return self.queryset
 
+    @awaited
     async def get_object(self) -> ModelT:
         """Returns the object that the route names, after checking the object permissions.
 
@@ -185,6 +187,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         """
         return event_routes(self, obj)
 
+    @awaited
     async def publish_object(
         self,
         event: Literal["created", "updated", "deleted"],
@@ -229,6 +232,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         paginator: BasePagination | None = _instance_of(self.pagination_class)
         return paginator
 
+    @awaited
     async def paginate_queryset(self, queryset: QuerySet[ModelT], /) -> Page[ModelT] | None:
         """Returns the page that the frame requests; None without a paginator. Raises `NotFound`."""
         paginator = self.paginator
@@ -373,16 +377,20 @@ def _check_storing(mounted: "_Mounted") -> None:
 
 
 def _recording(get_object: Any) -> Any:
-    """Wraps an overridden ``get_object()``, so that the frame records the call and its arguments.
+    """Wraps an overridden ``get_object()``, so that object permissions are checked even if the override forgets to.
 
-    `GenericAsyncAPIActionHandler.get_object` does so too. A subscription repeats the call when its permissions are
-    checked again.
+    The frame records the call and its arguments, as in `GenericAsyncAPIActionHandler.get_object`: a subscription
+    repeats the call when its permissions are checked again.
     """
 
+    @awaited
     @wraps(get_object)
     async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
+        frame = self.frame
         obj = await get_object(self, *args, **kwargs)
-        self.frame.get_object_args = args, kwargs
+        if getattr(frame, "checked_object", None) is not obj:
+            await require(self, "check_object_permissions", obj)
+        frame.get_object_args = args, kwargs
         return obj
 
     get_and_record.is_recording = True  # type: ignore[attr-defined]

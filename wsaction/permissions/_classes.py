@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias, Union
 
-from wsaction._protocol.frames import Frame, NotAwaited, current_frame
+from wsaction._protocol.frames import Frame, Unawaited, current_frame
 from wsaction._utils.asgi import Scope
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.authentication._identity import is_authenticated, owner_id
@@ -330,7 +330,7 @@ async def require(handler: Any, method: str, *args: Any) -> None:
     """
     answer = await getattr(handler, method)(*args)
     frame = current_frame.get()
-    if frame is not None and isinstance(frame.error, NotAwaited):
+    if frame is not None and isinstance(frame.error, Unawaited):
         raise frame.error
     where = f"{type(handler).__name__}.{method}()"
     reason = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
