@@ -2,11 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from wsaction.applications import WSAction
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
-from wsaction.exceptions import APIError
-from wsaction.routing import path
+from wsaction import APIError, AsyncAPIConsumer, WSAction, async_action, path
 
 
 class Calculator(AsyncAPIConsumer):

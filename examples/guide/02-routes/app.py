@@ -5,13 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel
 
-from wsaction.applications import CallNext, WSAction
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
-from wsaction.dependencies import Depends
-from wsaction.exceptions import APIError, NotFound
-from wsaction.handlers import AsyncAPIActionHandler
-from wsaction.routing import path
+from wsaction import APIError, AsyncAPIActionHandler, AsyncAPIConsumer, Depends, NotFound, WSAction, async_action, path
+from wsaction.applications import CallNext
 
 
 class Board(BaseModel):
