@@ -36,7 +36,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Union
 
 from wsaction._protocol.frames import Frame, NotAwaited, current_frame
 from wsaction._utils.misspellings import refuse_misspelt
@@ -113,8 +113,8 @@ class BasePermission(Operators, metaclass=_PermissionType):
         return True
 
 
-# What may stand in `permission_classes`.
-Permission: TypeAlias = type[BasePermission] | BasePermission | Composition | Callable[..., Answer]
+# What may stand in `permission_classes`. A Union by name, since `|` between permissions is an operator of theirs.
+Permission: TypeAlias = Union[type[BasePermission], BasePermission, Composition, Callable[..., Answer]]  # noqa: UP007
 
 
 class AllowAny(BasePermission):
