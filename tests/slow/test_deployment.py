@@ -3,6 +3,8 @@
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -10,10 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support.nginx import HOST, Nginx, Worker, needs_nginx, nginx, until, workers
+from tests.support.deployment_files import command, compose, healthcheck, kubernetes
+from tests.support.nginx import CHAPTER, HOST, Nginx, Worker, needs_nginx, nginx, replaced, until, workers
 from tests.support.redis_servers import needs_redis_server, redis_server
+from tests.support.restarts import kept_port
 from wsaction.client import Client, ConnectionLost, Event
 
 pytestmark = [pytest.mark.slow, needs_nginx, needs_redis_server, pytest.mark.timeout(120)]
@@ -215,3 +220,49 @@ async def test_a_rolling_update_loses_no_event(site: Nginx, pair: tuple[Worker, 
             task.cancel()
     for follower in followers:
         assert follower.heard == [*range(1, said + 2)]
+
+
+async def test_the_commands_of_the_image(redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CMD serves, and HEALTHCHECK fails as soon as nothing answers. Both run outside of a container here."""
+    port = str(kept_port())
+    monkeypatch.setenv("REDIS_URL", redis)
+    serve = [sys.executable, "-m", "wsaction", *replaced(" ".join(command()[1:]), {"8000": port}).split()]
+    check = [sys.executable, *(word.replace(":8000/", f":{port}/") for word in healthcheck()[1:])]
+
+    async def is_healthy() -> bool:
+        checking = await asyncio.create_subprocess_exec(*check, stderr=asyncio.subprocess.DEVNULL)
+        return await asyncio.wait_for(checking.wait(), 20) == 0
+
+    assert not await is_healthy()
+    server = await asyncio.create_subprocess_exec(*serve, cwd=CHAPTER, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        await until(is_healthy)
+        server.terminate()
+        assert await asyncio.wait_for(server.wait(), 20) == -signal.SIGTERM
+        assert not await is_healthy()
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.wait()
+
+
+def test_compose_starts_redis_with_options_that_it_takes(tmp_path: Path) -> None:
+    with redis_server(tmp_path, *compose()["services"]["redis"]["command"][1:]) as server:
+        asked = ["redis-cli", "-p", str(server.port), "config", "get", "maxmemory*"]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    assert told[told.index("maxmemory") + 1] == str(256 * 1024 * 1024)
+    assert told[told.index("maxmemory-policy") + 1] == "allkeys-lru"
+
+
+def test_the_files_follow_their_schemas() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    compose_spec = pytest.importorskip("compose_spec", reason="pip install compose-spec")
+    for resource in kubernetes():
+        assert kubernetes_validate.validate(resource, "1.33", strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate({**resource, "spec": {**resource["spec"], "misspelt": 1}}, "1.33", strict=True)
+    made = compose()
+    assert compose_spec.PyCompose.from_yaml(yaml.safe_dump(made)).service_names
+    made["services"]["chat-1"]["misspelt"] = 1
+    with pytest.raises(ValueError, match="misspelt"):
+        compose_spec.PyCompose.from_yaml(yaml.safe_dump(made))
