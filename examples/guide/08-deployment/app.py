@@ -14,8 +14,6 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable
 from wsaction.handlers import AsyncAPIActionHandler
-from wsaction.layers.base import Layer
-from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
@@ -54,7 +52,7 @@ class Rooms(AsyncAPIConsumer):
         return Connection(process=os.getpid(), address=self.scope["client"][0], scheme=self.scope["scheme"])
 
 
-layer: Layer = RedisLayer(REDIS_URL) if REDIS_URL else MemoryLayer()
+layer = RedisLayer(REDIS_URL) if REDIS_URL else None  # None: a single process keeps the events itself
 rooms = WSAction([path("ws/", Rooms.as_asgi())], layer=layer, allowed_hosts=ALLOWED_HOSTS)
 
 
@@ -67,7 +65,8 @@ async def ready(request: Request) -> PlainTextResponse:
     """Publishes to a topic that nobody is subscribed to: 503 while Redis is away."""
     try:
         async with asyncio.timeout(2):
-            await layer.publish("health", b"{}", None)
+            if layer is not None:
+                await layer.publish("health", b"{}", None)
     except (LayerUnavailable, TimeoutError):
         return PlainTextResponse("Redis is away", 503)
     return PlainTextResponse("ready")
