@@ -81,6 +81,10 @@ examples:
 		sed -n "1s|^\"\"\"\(.*\)\"\"\"$$|$$f: \1|p" $$f; \
 		echo "    $(BIN)/python -m wsaction run $$(echo $${f%.py} | tr / .):app"; \
 	done
+	@for f in examples/guide/*/app.py; do \
+		sed -n "1s|^\"\"\"\(.*\)\"\"\"$$|$$f: \1|p" $$f; \
+		echo "    $(BIN)/python -m wsaction run app:app --app-dir $${f%/app.py}"; \
+	done
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

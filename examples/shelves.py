@@ -4,17 +4,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from wsaction import generics
-from wsaction.applications import WSAction
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
+from wsaction import (
+    AsyncAPIConsumer,
+    BasePermission,
+    MemoryQuerySet,
+    ModelAPIActionHandler,
+    Output,
+    ReadOnly,
+    SimpleRouter,
+    WSAction,
+    async_action,
+    include,
+    path,
+)
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
-from wsaction.mixins import Output
-from wsaction.permissions import BasePermission
-from wsaction.querysets import MemoryQuerySet
-from wsaction.routers import SimpleRouter
-from wsaction.routing import include, path
-from wsaction.serializers import ReadOnly
 
 DATABASE = ""  # in memory; with "sqlite+aiosqlite:///shelves.db", on disk
 
@@ -56,7 +59,7 @@ class IsOwnerOrReads(BasePermission):
         return action == "retrieve" or obj.owner == handler.consumer.name
 
 
-class BoardHandler(generics.ModelAPIActionHandler):
+class BoardHandler(ModelAPIActionHandler):
     """Boards, which everyone may see."""
 
     queryset = BOARDS
@@ -71,7 +74,7 @@ class BoardHandler(generics.ModelAPIActionHandler):
         return await super().perform_create({**values, "owner": self.consumer.name})
 
 
-class CardHandler(generics.ModelAPIActionHandler):
+class CardHandler(ModelAPIActionHandler):
     """Cards of the board in the route."""
 
     queryset = CARDS

@@ -12,7 +12,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.conftest import Server
-from tests.support.readme_blocks import BLOCKS, README, block
+from tests.support.documents import ROOT
+from tests.support.documents import names_of as block
 from tests.support.scripted import client_at, scripted
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -20,17 +21,14 @@ from wsaction.decorators import async_action
 from wsaction.routing import path
 from wsaction.testing import connect
 
+README = (ROOT / "README.md").read_text()
+
 
 class User:
     is_authenticated, is_staff = True, False
 
     def __init__(self, pk: int = 1) -> None:
         self.pk = self.id = pk
-
-
-@pytest.mark.parametrize("source", BLOCKS, ids=lambda source: source.splitlines()[0])
-def test_every_block_runs(source: str) -> None:
-    assert block(source)
 
 
 async def test_the_smallest_program() -> None:
