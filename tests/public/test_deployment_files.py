@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -166,3 +167,25 @@ def test_nginx_waits_for_longer_than_the_server_is_silent() -> None:
     (interval,) = (option.default for option in main.commands["run"].params if option.name == "ws_ping_interval")
     assert float(seconds) > 2 * interval
     assert site.count("max_fails=0") == 3  # two processes, and the comment that says why
+
+
+PAGE = (CHAPTER / "README.md").read_text()
+
+
+def test_the_table_of_limits_is_that_of_the_code() -> None:
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+)", PAGE, re.MULTILINE))
+    assert {name: float(value.replace(",", "")) for name, value in documented.items()} == {
+        field.name: float(getattr(Limits(), field.name)) for field in fields(Limits)
+    }
+
+
+def test_each_attack_has_its_test() -> None:
+    attacks = (ROOT / "tests" / "slow" / "test_attacks.py").read_text()
+    assert set(re.findall(r"`(test_it_\w+)`", PAGE)) == set(re.findall(r"def (test_it_\w+)\(", attacks))
+
+
+def test_the_flags_for_uvicorn_are_those_that_run_sets() -> None:
+    recommended = {"--ws wsaction.server:DrainingProtocol", "--http wsaction.server:HTTPProtocol"}
+    assert recommended <= set(re.findall(r"^\| `(--[^`]+)` \|", PAGE, re.MULTILINE))
+    for line in ("nginx.conf", "wsaction@.service", "Dockerfile", "compose.yaml", "kubernetes.yaml", "redis-users.acl"):
+        assert f"({line})" in PAGE
