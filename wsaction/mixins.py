@@ -6,7 +6,7 @@ of an application can use them too, as in ``async def finish(self) -> Output``, 
 ``self.serialize(obj)``: any other result is sent as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, subscribers get ``created``, ``updated`` and ``deleted`` events for
-``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See `wsaction._events.crud`.
+``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See ``wsaction._events.crud``.
 """
 
 import operator
