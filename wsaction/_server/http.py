@@ -30,10 +30,8 @@ _POLICY = (
     "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_SCRIPTS = (
-    ("schemas", "elements", "markdown", "fields", "snippets", "faults", "socket", "views", "recovery", "sign_in")
-    + ("memory", "tree", "form", "page")
-)
+_TOOLS = ("schemas", "elements", "markdown", "fields", "snippets", "faults")
+_SCRIPTS = (*_TOOLS, "socket", "views", "recovery", "sign_in", "memory", "tree", "form", "page")
 _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

@@ -221,6 +221,7 @@ class ActionForm {
     const errors = call.reply?.errors ?? [];
     if (this.page.form === this && errors.some((error) => error.loc?.length) && !this.isHandmade && this.says(call)) {
       this.showProblems(errors.map((error) => [this.locate(error.loc ?? []), error.msg ?? error.type]));
+      this.latest.hidden = true; // the errors stand at their fields
     }
   }
 

@@ -9,7 +9,7 @@ function kindsOf({ facts }) {
 }
 
 function kindTags(one) {
-  return kindsOf(one).map((kind) => element("span", { class: `kind ${kind}` }, kind));
+  return kindsOf(one).map((kind) => element("span", { class: "kind", "data-kind": kind }, kind));
 }
 
 class Tree {
@@ -57,8 +57,10 @@ class Tree {
 
   mark(one) {
     for (const link of byId("tree").querySelectorAll("a")) {
-      if (link.hash === `#${one.id}`) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.hash === `#${one.id}`) {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest" });
+      } else link.removeAttribute("aria-current");
     }
   }
 
