@@ -5,6 +5,7 @@ with `&`, `|` and `~`: `permission_classes = (IsAuthenticated & ~IsBanned,)`. A 
 `(scope, handler, action, **kwargs) -> bool` is a permission too.
 """
 
+from wsaction._utils.asgi import Scope
 from wsaction.permissions._classes import (
     AllowAny,
     BasePermission,
@@ -12,6 +13,7 @@ from wsaction.permissions._classes import (
     IsAuthenticated,
     IsAuthenticatedStrictly,
     IsOwner,
+    Permission,
 )
 from wsaction.permissions._expressions import Composition
 
@@ -23,4 +25,6 @@ __all__ = (
     "IsAuthenticated",
     "IsAuthenticatedStrictly",
     "IsOwner",
+    "Permission",
+    "Scope",
 )
