@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.support.chromium import CHROMIUM, DRIVER, Page
-from tests.support.explorer_app import make
+from tests.support.explorer_app import Tokens, make
+from wsaction.authentication import FirstFrameAuthentication
 
 selenium = pytest.importorskip("selenium", reason="selenium is needed for the explorer's tests: pip install selenium")
 from selenium.webdriver.common.by import By  # noqa: E402  # once it is known to be there
@@ -228,6 +229,25 @@ def test_the_first_of_several_fields_is_focused_and_errors_of_none_stand_above_s
     assert problems(page) == {"pk": "P", "done": "D", "data": "A"}
     assert page.one(".problem.general").text == "E C"
     assert page.driver.switch_to.active_element == page.field("pk")
+
+
+def test_an_error_of_the_query_opens_the_field_of_the_query(page: Page, serve: Any) -> None:
+    opened(page, serve, "ws.tasks.list")
+    page.one("details.query summary").click()
+    page.one("#query").send_keys("page=99")
+    page.one("details.query summary").click()
+    page.send()
+    page.until(lambda: problems(page) == {"Query": "There is no page 99."})
+    assert page.driver.switch_to.active_element == page.one("#query")
+
+
+def test_signing_in_ends_the_request_to_sign_in(page: Page, serve: Any) -> None:
+    opened(page, serve, "ws.sign_in", authentication_classes=[Tokens, FirstFrameAuthentication])
+    assert page.one("#state").text == "Connected; sign in first"
+    page.one("#signin").click()
+    page.one("input[value=frame]").click()
+    page.one("#credential").send_keys("secret", Keys.ENTER)
+    page.until(lambda: page.one("#state").text == "Connected")
 
 
 def test_errors_of_a_form_that_has_changed_do_not_take_the_focus(page: Page, serve: Any) -> None:

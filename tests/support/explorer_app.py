@@ -21,7 +21,7 @@ from wsaction.routers import SimpleRouter
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 
-__all__ = ("Root", "make")
+__all__ = ("Root", "Tokens", "make")
 
 
 class Label(BaseModel):

@@ -229,7 +229,7 @@ class ActionForm {
   locate([name, ...rest]) {
     const field = [...this.routeFields, ...this.fields].find((one) => one.name === name);
     if (field) return field.locate(rest);
-    return this.one.facts.query?.includes(name) || name === "query" ? this.query : null;
+    return name === "route" && this.form.contains(this.query) ? this.query : null; // `["route", "page"]`: of the query
   }
 
   /** Whether the form still says what a call has sent. */

@@ -79,7 +79,7 @@ class SignIn {
     if (credential?.way !== "frame" || !this.socket.isOpen) return this.page.connect();
     const reply = await this.socket.ask({ action: "$auth", data: credential.value });
     if (reply && reply.status !== 200) this.socket.credential = null; // else every new connection would send it
-    this.page.state("open", "Connected");
+    if (this.socket.isOpen) this.page.state("open", "Connected"); // no "sign in first" any more
     toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection closed"}`);
   }
 }
