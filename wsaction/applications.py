@@ -69,7 +69,8 @@ class WSAction:
         Scripts in browsers can read a close code, but no HTTP status.
     :param title: The title of the AsyncAPI document and the explorer; ``version`` and ``description`` likewise.
     :param asyncapi_url: The path of the AsyncAPI document, below the root path; None disables it and the explorer.
-    :param docs_url: The path of the explorer, below the root path; None disables it.
+    :param docs_url: The path of the explorer, below the root path; None disables it. If it is on and no page is at the
+        root path, browsers get a page there that links it. Programs get 426.
     :param debug: Whether error replies have tracebacks and name similar routes and actions.
     :param lifespan: An async context manager around the app's life, as in Starlette; it is called with this app.
     :raises ImproperlyConfigured: for patterns and settings that cannot work.
