@@ -24,6 +24,8 @@ PUBLIC = {
         "Unavailable UnexpectedReply connect",
         "codegen": "erase_types typescript",
         "consumers": "AsyncAPIConsumer",
+        "contrib.opentelemetry": "OpenTelemetry",
+        "contrib.prometheus": "Prometheus",
         "contrib.sqlalchemy": "SQLAlchemyQuerySet",
         "converters": "Converter ImproperlyConfigured get_converter register_converter",
         "decorators": "async_action",

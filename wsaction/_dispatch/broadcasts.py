@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from wsaction._connection.gates import Gate
 from wsaction._events.publish import hub_of, publish_after, session_of
@@ -162,7 +162,8 @@ class Group:
     def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
         if text.startswith(_GENERAL_BROADCAST_START) and not hasattr(consumer, method_name(GENERAL_BROADCAST)):
-            self._session.connection.put(text[len(_GENERAL_BROADCAST_START) : -1])
+            is_traced = '"traceparent":' in text  # or its data is
+            self._session.connection.put(_untagged(text) if is_traced else text[len(_GENERAL_BROADCAST_START) : -1])
         elif text.startswith('{"event":"$'):
             logger.debug("broadcasts may have been missed")
         elif text.startswith('{"event":'):
@@ -197,6 +198,13 @@ class Group:
                     logger.exception("%s could not take a broadcast", type(consumer).__name__)
         finally:
             self._running = False
+
+
+def _untagged(text: str) -> str:
+    """The data of an event's frame as JSON, with its ``traceparent`` if it has one."""
+    message = from_json(text)
+    traced = {"traceparent": message["traceparent"]} if "traceparent" in message else {}
+    return to_json({**message["data"], **traced}).decode()
 
 
 class BroadcastOrderGate(Gate):

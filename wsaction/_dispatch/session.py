@@ -440,6 +440,7 @@ class Session:
         if (too_large := self._too_large(reply)) is not None:
             error, reply = too_large, encode_error(frame, too_large)
         frame.status = error.status
+        frame.failure = error, exc
         if (bound := limit_in(error.ctx)) is not None:
             self.runtime.hooks.call("on_limit", self.consumer, *bound)
         return reply

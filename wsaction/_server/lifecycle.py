@@ -159,7 +159,7 @@ async def _open(
             recheck_user = partial(recheck, session)
             gate = AuthenticationGate(state, dispatcher, connection, authenticating, recheck_user, debug=runtime.debug)
             dispatcher = gate
-    if hooks.has("on_action"):
+    if hooks.has("on_action", "around_action"):
         dispatcher = HooksGate(dispatcher, session)
     await check_connect_permissions(session)
     if runtime.loop_state.draining:
