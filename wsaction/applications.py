@@ -379,7 +379,7 @@ class WSAction:
         except Exception as exc:  # a lifespan or a converter may raise anything, and the client needs an answer
             error = exc
             if isinstance(exc, Resolver404):
-                logger.info("%s", exc)
+                logger.info("%s", exc, extra={"path": scope["path"], "status": 404})
                 error = RouteNotFound(str(exc) if self.debug else None)
             if (await receive())["type"] == "websocket.connect":
                 what = f"the connection to {scope['path']}"

@@ -61,7 +61,7 @@ PUBLIC = {
         "routing": "ImproperlyConfigured NoReverseMatch Resolver404 ResolverMatch Router include path re_path "
         "register_converter",
         "serializers": "InputModel ReadOnly WriteOnly input_model output_model",
-        "server": "DrainingProtocol run",
+        "server": "DrainingProtocol HTTPProtocol JSONFormatter run",
         "subscriptions": "SharedTopic Since SubscribeMixin",
         "testing": "ActionFailed ClientDisconnected ConnectionClosed HandshakeRefused Stream UnexpectedFrame "
         "WebSocketSession WebsocketCommunicator connect",

@@ -204,6 +204,7 @@ class BlockingWatch(Gate):
                 "for, or write it as a plain def, which runs in a thread",
                 name,
                 seconds,
+                extra={"seconds": seconds},
             )
 
 

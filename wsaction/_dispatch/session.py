@@ -400,7 +400,7 @@ class Session:
         if not (self.runtime.debug or logger.isEnabledFor(logging.INFO)):
             return RouteNotFound()
         text = self.table.nearest(frame.route)
-        logger.info("%s", text)
+        logger.info("%s", text, extra={"status": 404})
         return RouteNotFound(text if self.runtime.debug else None)
 
     def check_size(self, reply: str) -> None:

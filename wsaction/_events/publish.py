@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsaction._events.plan import event_plan
 from wsaction._handlers.route_table import Call, RouteTable, Targets
-from wsaction._protocol.event_frames import encode_event, traced_frame
+from wsaction._protocol.event_frames import encode_event, event_name, traced_frame
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_for_name, topic_of
 from wsaction._pubsub.hub import Hub
@@ -139,7 +139,12 @@ async def _publish_or_invalidate(
     try:
         await hub.publish(topic, text, history, exclude=exclude)
     except LayerUnavailable as exc:
-        logger.error("an event of topic %r could not be published; its subscribers will get $resync: %r", topic, exc)
+        logger.error(
+            "an event of topic %r could not be published; its subscribers will get $resync: %r",
+            topic,
+            exc,
+            extra={"topic": topic, "event": event_name(text)},
+        )
         hub.invalidate_later(topic, history)
 
 

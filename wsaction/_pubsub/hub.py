@@ -508,4 +508,6 @@ class Joined:
 
 
 def _log_missed_invalidation(topic: str, reason: str) -> None:
-    logger.error("subscribers of %r get no $resync for events that they missed: %s", topic, reason)
+    logger.error(
+        "subscribers of %r get no $resync for events that they missed: %s", topic, reason, extra={"topic": topic}
+    )
