@@ -119,7 +119,10 @@ class Hooks:
         possible; the failure is logged too."""
 
     def on_layer_state(self, is_available: bool) -> None:
-        """The layer has begun to deliver events to this process, for the first time or again, or it was lost."""
+        """The layer delivers events to this process from now on, or no longer. The first call is False, at its start.
+
+        It delivers once it has confirmed a subscription; a layer in memory therefore has to have a subscriber.
+        """
 
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
         """A limit was reached; ``limit`` is its name in `wsaction.limits.Limits`, ``value`` its value."""

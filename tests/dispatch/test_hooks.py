@@ -421,6 +421,7 @@ async def test_hooks_that_carry_something_with_an_event() -> None:
         await ws.call("subscribe", since=position)
         assert await ws.event() == event
     assert calls == [
+        False,
         True,
         ("publishing", "ws/?", 'a",\n"b'),
         ("delivering", "ws/?", 'a",\n"b', {"traceparent": "sent", "tenant": "acme"}),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -18,7 +17,7 @@ from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.prometheus import MAX_EVENT_NAMES, Prometheus
 from wsaction.decorators import async_action
-from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
+from wsaction.exceptions import LayerUnavailable
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.layers.base import History, Position
@@ -138,7 +137,7 @@ async def test_bounds_lost_events_and_the_layer() -> None:
 
     counted = Counted(layer=Away())
     rows = MemoryQuerySet(Row)
-    assert counted.value("layer_available") == 0
+    assert counted.value("layer_available") is None
     async with connect(counted.app, "/ws/") as ws:
         await ws.call("subscribe")
         assert counted.value("layer_available") == 1
@@ -156,11 +155,11 @@ async def test_bounds_lost_events_and_the_layer() -> None:
     assert counted.value("limits_reached_total", limit="max_frame_bytes") == 1
 
 
-def test_a_second_instance_in_one_registry_is_refused() -> None:
-    registry = CollectorRegistry()
-    Prometheus(registry)
-    with pytest.raises(ImproperlyConfigured, match=r"one instance for each registry.*share the first one"):
-        Prometheus(registry)
+async def test_a_second_instance_counts_in_the_same_metrics() -> None:
+    counted = Counted()
+    second = WSAction([path("ws/", Room.as_asgi())], hooks=[Prometheus(counted.registry)])
+    async with connect(counted.app, "/ws/"), connect(second, "/ws/"):
+        assert counted.value("connections", consumer="Room") == 2
 
 
 async def test_it_serves_its_metrics() -> None:

@@ -70,7 +70,7 @@ class Hub:
         self._max_pending = max_pending_invalidations
         self._hooks = hooks or HookList()
         self._has_publish_hooks = self._hooks.has("on_publish", "around_publish")
-        self._is_available = False  # whether the layer delivers
+        self._is_available: bool | None = None  # whether the layer delivers; None: it was not opened yet
         self._context = copy_context()
         self._context.run(current_frame.set, None)
         self._tasks = Tasks(self._context)
@@ -107,6 +107,9 @@ class Hub:
                 self._tasks.start(self._reconciler.check, self._topics)
                 self._is_open = True
                 self._is_closed = False
+                if self._is_available is None:
+                    self._is_available = False
+                    self._hooks.call("on_layer_state", False)
 
     async def _ensure_open(self) -> None:
         if self._is_closed:

@@ -19,12 +19,12 @@ id. Of close codes, those that nobody has specified count as ``3xxx``, ``4xxx`` 
 
 import os
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from wsaction._protocol import close_codes
 from wsaction._utils.asgi import Receive, Send
-from wsaction.exceptions import ImproperlyConfigured
 from wsaction.hooks import ActionInfo, Hooks
 
 try:
@@ -46,11 +46,11 @@ _KNOWN_CODES = {code for code in vars(close_codes).values() if type(code) is int
 class Prometheus(Hooks):
     """Hooks that count, and an ASGI app that serves what they counted.
 
-    Several apps of a process share one instance. With several workers, set ``PROMETHEUS_MULTIPROC_DIR`` to an empty
-    directory before they start: any worker then answers for all of them, without those that have died.
+    All instances of a registry count in the same metrics, as do all apps that share an instance. With several workers,
+    set ``PROMETHEUS_MULTIPROC_DIR`` to an empty directory before they start: any worker then answers for all of them,
+    without those that have died.
 
     :param registry: Where the metrics are registered; by default that of the process.
-    :raises ImproperlyConfigured: for a second instance in the same registry.
 
     >>> metrics = Prometheus()
     >>> app = WSAction(routes, hooks=[metrics])
@@ -59,84 +59,44 @@ class Prometheus(Hooks):
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
-        self._event_names: set[str] = set()
-        try:
-            self._connections = Gauge(
-                "wsaction_connections", "Open connections", ["consumer"], multiprocess_mode="livesum", registry=registry
-            )
-        except ValueError:
-            raise ImproperlyConfigured(
-                "Prometheus(): expected one instance for each registry, got a second one; share the first one, as in "
-                "WSAction(..., hooks=[metrics])"
-            ) from None
-        self._disconnections = Counter(
-            "wsaction_disconnections", "Connections that have ended", ["consumer", "code"], registry=registry
-        )
-        self._seconds = Histogram(
-            "wsaction_action_seconds",
-            "Seconds from a frame to its final reply",
-            ["handler", "action", "status"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._published = Counter(
-            "wsaction_events_published", "Events that were given to the layer", ["event"], registry=registry
-        )
-        self._delivered = Counter(
-            "wsaction_events_delivered", "Events for one subscriber each", ["event"], registry=registry
-        )
-        self._unpublished = Counter(
-            "wsaction_events_unpublished", "Events that were lost after their commit", registry=registry
-        )
-        self._limits = Counter("wsaction_limits_reached", "Bounds that were reached", ["limit"], registry=registry)
-        self._layer = Gauge(
-            "wsaction_layer_available",
-            "Whether the layer delivers; of several workers, whether it does in all of them",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
+        if registry not in _metrics:
+            _metrics[registry] = _Metrics(registry)
+        self._metrics = _metrics[registry]
 
     def on_connect(self, consumer: Any) -> None:
         """Counts an open connection."""
-        self._connections.labels(type(consumer).__name__).inc()
+        self._metrics.connections.labels(type(consumer).__name__).inc()
 
     def on_disconnect(self, consumer: Any, code: int) -> None:
         """Counts a close code."""
         name = type(consumer).__name__
-        self._connections.labels(name).dec()
-        self._disconnections.labels(name, _code_label(code)).inc()
+        self._metrics.connections.labels(name).dec()
+        self._metrics.disconnections.labels(name, _code_label(code)).inc()
 
     def on_action(self, info: ActionInfo) -> None:
         """Counts a frame by its status; ``""`` stands for a handler or an action that there is not."""
-        self._seconds.labels(info.handler or "", info.action or "", info.status).observe(info.seconds)
+        self._metrics.seconds.labels(info.handler or "", info.action or "", info.status).observe(info.seconds)
 
     def on_publish(self, topic: str, event: str) -> None:
         """Counts a published event."""
-        self._published.labels(self._event_label(event)).inc()
+        self._metrics.published.labels(self._metrics.event_label(event)).inc()
 
     def on_event(self, topic: str, event: str, recipients: int) -> None:
         """Counts the subscribers of a delivered event; messages between the processes are none."""
         if recipients and not topic.startswith("$"):
-            self._delivered.labels(self._event_label(event)).inc(recipients)
+            self._metrics.delivered.labels(self._metrics.event_label(event)).inc(recipients)
 
     def on_unpublished(self, topic: str) -> None:
         """Counts a lost event."""
-        self._unpublished.inc()
+        self._metrics.unpublished.inc()
 
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
         """Counts a bound that was reached."""
-        self._limits.labels(limit).inc()
+        self._metrics.limits.labels(limit).inc()
 
     def on_layer_state(self, is_available: bool) -> None:
         """Notes whether the layer delivers."""
-        self._layer.set(is_available)
-
-    def _event_label(self, event: str) -> str:
-        if event not in self._event_names:
-            if len(self._event_names) >= MAX_EVENT_NAMES:
-                return "other"
-            self._event_names.add(event)
-        return event
+        self._metrics.layer.set(is_available)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answers an HTTP request with all metrics of the registry; with those of all workers, if there are several."""
@@ -146,6 +106,58 @@ class Prometheus(Hooks):
             registry = CollectorRegistry()
             MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
         await make_asgi_app(registry)(scope, receive, send)
+
+
+class _Metrics:
+    """The metrics of a registry, which refuses a second one of a name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._event_names: set[str] = set()
+        self.connections = Gauge(
+            "wsaction_connections", "Open connections", ["consumer"], multiprocess_mode="livesum", registry=registry
+        )
+        self.disconnections = Counter(
+            "wsaction_disconnections", "Connections that have ended", ["consumer", "code"], registry=registry
+        )
+        self.seconds = Histogram(
+            "wsaction_action_seconds",
+            "Seconds from a frame to its final reply",
+            ["handler", "action", "status"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.published = Counter(
+            "wsaction_events_published", "Events that were given to the layer", ["event"], registry=registry
+        )
+        self.delivered = Counter(
+            "wsaction_events_delivered", "Events for one subscriber each", ["event"], registry=registry
+        )
+        self.unpublished = Counter(
+            "wsaction_events_unpublished", "Events that were lost after their commit", registry=registry
+        )
+        self.limits = Counter("wsaction_limits_reached", "Bounds that were reached", ["limit"], registry=registry)
+        self._registry = registry
+
+    @cached_property
+    def layer(self) -> Gauge:
+        """Made at its first use: the process that starts the workers has no layer, and would count as 0."""
+        return Gauge(
+            "wsaction_layer_available",
+            "Whether the layer delivers; of several workers, whether it does in all of them",
+            multiprocess_mode="livemin",
+            registry=self._registry,
+        )
+
+    def event_label(self, event: str) -> str:
+        """The event's name, or ``other`` if there are too many names already."""
+        if event not in self._event_names:
+            if len(self._event_names) >= MAX_EVENT_NAMES:
+                return "other"
+            self._event_names.add(event)
+        return event
+
+
+_metrics: dict[CollectorRegistry, _Metrics] = {}  # a process has one registry, its tests a few
 
 
 def _code_label(code: int) -> str:
