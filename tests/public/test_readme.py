@@ -142,15 +142,16 @@ async def test_dependencies() -> None:
 
 
 async def test_the_hooks_example() -> None:
-    defined = block("class Prometheus")
+    defined = block("import Prometheus")
+    consumer = {"consumer": "Cards"}
     async with connect(defined["app"], "/ws/") as ws:
-        assert (await ws.call("title", pk=1))["data"] == "Read the README"
+        assert (await ws.call("title", pk=1))["data"] == "READ THE README"
         reply = await ws.call("title", pk=2)
         assert (reply["status"], reply["errors"][0]["msg"]) == (404, "No card 2.")
-        assert REGISTRY.get_sample_value("ws_connections") == 1
-    assert REGISTRY.get_sample_value("ws_connections") == 0
+        assert REGISTRY.get_sample_value("wsaction_connections", consumer) == 1
+    assert REGISTRY.get_sample_value("wsaction_connections", consumer) == 0
     labels = {"handler": "Cards", "action": "title", "status": "404"}
-    assert (REGISTRY.get_sample_value("ws_action_seconds_sum", labels) or 0) > 0
+    assert (REGISTRY.get_sample_value("wsaction_action_seconds_sum", labels) or 0) > 0
 
 
 async def test_sqlalchemy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

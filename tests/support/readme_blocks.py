@@ -13,10 +13,6 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 def block(containing: str) -> dict[str, Any]:
     """The names that a Python block defines; ``containing`` is a text in that block alone."""
     (source,) = (source for source in BLOCKS if containing in source)
-    from prometheus_client import REGISTRY
-
-    for collector in {collector for name, collector in REGISTRY._names_to_collectors.items() if name.startswith("ws_")}:
-        REGISTRY.unregister(collector)  # an earlier run of the block registered it
     namespace: dict[str, Any] = {"__name__": "readme"}
     exec(compile(source, "README.md", "exec"), namespace)
     return namespace
