@@ -18,7 +18,7 @@ from wsaction._dispatch.middleware import (
 )
 from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import is_live
-from wsaction._events.publish import handler_at, publish_from
+from wsaction._events.publish import handler_at, publish_from, pushed_frame
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.awaited import awaited
 from wsaction._protocol.event_frames import encode_event
@@ -335,6 +335,7 @@ class WSAction:
         >>> await app.push_user(7, "invited", {"board": 3})
         """
         text = encode_event(event, "", EventTypes("push_user()", {}).encode(event, data))
+        text = pushed_frame(self.runtime.hooks, event, text)
         await self._notify_user("push", user_id, text=text)
 
     async def _notify_user(self, command: str, user_id: Any, **details: Any) -> None:
@@ -386,7 +387,7 @@ class WSAction:
         except Exception as exc:  # a lifespan or a converter may raise anything, and the client needs an answer
             error = exc
             if isinstance(exc, Resolver404):
-                logger.info("%s", exc)
+                logger.info("%s", exc, extra={"path": scope["path"], "status": 404})
                 error = RouteNotFound(str(exc) if self.debug else None)
             if (await receive())["type"] == "websocket.connect":
                 what = f"the connection to {scope['path']}"

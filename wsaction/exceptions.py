@@ -362,7 +362,8 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
     if (error := from_starlette(exc)) is not None:
         return error
     error_id = secrets.token_hex(8)
-    logger.error("%s failed (error_id %s)", one_line(what), error_id, exc_info=exc)
+    extra = {"error_id": error_id, "status": 500}
+    logger.error("%s failed (error_id %s)", one_line(what), error_id, exc_info=exc, extra=extra)
     ctx = {"error_id": error_id}
     if debug:
         ctx["exception"] = _encodable(_repr(exc))[:_MAX_TRACEBACK]

@@ -116,7 +116,7 @@ class MountedHandler:
         near = get_close_matches(asked_name, self.actions, 3) or sorted(self.actions)
         name = self.handler_class.__name__
         text = f"{name} has no action {asked_name!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
-        logger.info("%s", text)
+        logger.info("%s", text, extra={"status": 405})
         return ActionNotAllowed(text if debug else None)
 
     def plan_elsewhere(self, name: str) -> Plan:

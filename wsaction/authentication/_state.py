@@ -89,7 +89,8 @@ class Authenticator:
             elif self._bearer and bearer_tokens(scope):
                 raise NotAuthenticated("The bearer token was not accepted.")
         except APIError as exc:
-            logger.info("handshake of %s refused: %s", one_line(str(scope.get("path"))), exc)
+            fields = {"path": scope.get("path"), "status": exc.status}
+            logger.info("handshake of %s refused: %s", one_line(str(scope.get("path"))), exc, extra=fields)
             raise
         finally:
             self._conceal(scope)
