@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Literal
 
-from starlette.authentication import UnauthenticatedUser
+from starlette.authentication import UnauthenticatedUser as StarletteUnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction._connection.connection import Connection
@@ -41,6 +42,13 @@ from wsaction.throttling import check_throttles, compile_throttles
 from wsaction.transactions import UnitOfWork, unit_of_work
 
 __all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
+
+
+class UnauthenticatedUser(StarletteUnauthenticatedUser):
+    """Starlette's anonymous user, but false, so that ``if self.user`` lets nobody in who has not signed in."""
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class AsyncAPIActionHandler:
@@ -81,6 +89,7 @@ class AsyncAPIActionHandler:
         "overrides_throttles": ("get_throttles", "check_throttles"),
         "overrides_topic": ("get_topic",),
     }
+    _plain_hooks: ClassVar[tuple[str, ...]] = ("get_permissions", "get_throttles", "get_topic")
 
     consumer: Any  # the consumer of the connection; Any, because it has the attributes of an application's class
     connection: Connection  # a consumer has it alone; None if it serves no connection
@@ -99,6 +108,12 @@ class AsyncAPIActionHandler:
     def _read_hooks(cls) -> None:
         """Sets the ``overrides_...`` flags. It runs again at mounting, since a class decorator may add overrides."""
         read_hooks(cls)
+        for name in cls._plain_hooks:
+            if iscoroutinefunction(getattr(cls, name)):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
+                    "connect() or in check_permissions(), and keep it on self or self.consumer"
+                )
 
     # ---------------------------------------------------------------------------------------------- mounting
     as_asgi: ClassVar[Any] = NotMountedSo()
