@@ -1,4 +1,4 @@
-"""`SubscribeMixin`: lets clients subscribe to a handler's routes and receive the events published there.
+"""`SubscribeMixin`: lets clients subscribe to a handler's routes and receive the events published there::
 
     class BoardHandler(SubscribeMixin, AsyncAPIActionHandler):
         events = {"moved": CardMoved}
@@ -24,6 +24,7 @@ from wsaction._events.publish import check_loop, own_route, session_of
 from wsaction._events.reauthorization import Grant, end_subscription
 from wsaction._events.subscribe import subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
@@ -71,6 +72,7 @@ class SubscribeMixin:
         history(cls)
 
     @async_action
+    @awaited
     async def subscribe(
         self: Any, *args: Any, since: Since | None = None, snapshot: Annotated[bool, Strict()] = False
     ) -> dict[str, Any]:
@@ -92,6 +94,7 @@ class SubscribeMixin:
         return await subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
 
     @async_action(status=204)
+    @awaited
     async def unsubscribe(self: Any) -> None:
         """Ends the connection's subscription to this route."""
         session = session_of(self)

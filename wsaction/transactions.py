@@ -32,6 +32,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.frames import Frame, current_frame
 from wsaction._utils.tasks import is_closed_with
 from wsaction._utils.threads import is_awaited_by_thread
@@ -188,6 +189,7 @@ class UnitOfWork:
 
         return back
 
+    @awaited
     async def include(self, work: Awaitable[T]) -> T:
         """Awaits ``work`` as a part of this unit, in whichever task it runs. The unit's owner must wait for it.
 

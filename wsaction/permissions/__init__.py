@@ -5,6 +5,7 @@ classes with ``&``, ``|`` and ``~``: ``permission_classes = (IsAuthenticated & ~
 ``(scope, handler, action, **kwargs) -> bool`` is a permission too.
 """
 
+from wsaction._utils.asgi import Scope
 from wsaction.permissions._classes import (
     AllowAny,
     BasePermission,
@@ -25,4 +26,5 @@ __all__ = (
     "IsAuthenticatedStrictly",
     "IsOwner",
     "Permission",
+    "Scope",
 )
