@@ -31,7 +31,7 @@ class Thing(BaseModel):
 
 class TestQuerySet(QuerySetContract):
     @asynccontextmanager
-    async def make(self, rows: Sequence[Mapping[str, object]]) -> AsyncIterator[MemoryQuerySet]:
+    async def make(self, rows: Sequence[Mapping[str, object]]) -> AsyncIterator[MemoryQuerySet[Thing]]:
         things = [Thing.model_validate(row) for row in rows]
         yield MemoryQuerySet(Thing, rows=things, unique=["slug", ("board", "position")])
 
