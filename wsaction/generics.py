@@ -1,4 +1,4 @@
-"""Generic handlers and consumers: actions for the objects of a queryset, by a serializer.
+"""Generic handlers and consumers: actions for the objects of a queryset, by a serializer::
 
     class CardHandler(ModelAPIActionHandler):
         queryset = MemoryQuerySet(Card)

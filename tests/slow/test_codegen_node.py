@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.support import boards
+from tests.support.documents import GUIDE, blocks, load
 from tests.support.kitchen_sink_app import everything, guarded
 from tests.support.node import node, packages
 from tests.support.redis_servers import RedisServer, needs_redis_server
@@ -236,6 +237,17 @@ def test_the_readmes_example(tmp_path: Path) -> None:
     used = "export { page };\n"  # the example does not use it
     done = compiled(tmp_path, client=generated(), example=example + used)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_the_chat_that_was_of_socketio(tmp_path: Path) -> None:
+    chapter = GUIDE / "13-from-socketio-and-channels"
+    (example,) = blocks(chapter / "README.md", "ts")
+    document = load(chapter / "app.py").app.asyncapi()
+    client = typescript(document, "ws")
+    done = compiled(tmp_path, client=client, example=example.source)
+    assert done.returncode == 0, done.stdout
+    done = compiled(tmp_path, client=client, example=example.source.replace('{ text: "hello" }', "{ text: 7 }"))
+    assert "Type 'number' is not assignable to type 'string'" in done.stdout
 
 
 def test_what_the_explorer_copies_is_what_the_client_has(tmp_path: Path) -> None:
