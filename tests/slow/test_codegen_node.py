@@ -512,6 +512,31 @@ async def test_a_call_under_way_is_lost_and_never_sent_again(play: Play) -> None
         assert [state for told, state in rest[1:-2] if told == "state"] == ["waiting", "connecting", "open"]
 
 
+async def test_it_wakes_up_with_the_network_and_the_page(play: Play) -> None:
+    async with scripted() as server, play(server.url, "woken") as script:
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("hello"), "hi")
+        for _ in range(2):
+            assert "dropped" in (await peer.frame("hello"))["name"]
+            peer.drop()
+            peer = await server.accepted()  # though the wait is 900 s
+        await peer.reply(await peer.frame("hello"), "here")
+        await peer.reply(await peer.frame("$ping"))
+        await peer.reply(await peer.frame("hello"), "still here")
+        assert [(await peer.frame())["action"] for _ in range(2)] == ["$ping", "hello"]
+        peer = await server.accepted()  # after 3 s without an answer
+        await peer.reply(await peer.frame("hello"), "back")
+        found = await script.ended()
+        states = [one for one in found if one[0] in ("state", "still")]
+        open_, waits = [["state", "connecting"], ["state", "open"]], ["state", "waiting"]
+        assert states == [*open_, waits, *open_, waits, ["still", "waiting"], *open_, *open_, ["state", "closed"]]
+        lines = [one for one in found if one not in states]
+        assert [lines[0], *lines[2:4]] == [["hi"], ["here", 2], ["still here"]]
+        assert [name for name, _ in [*lines[1], lines[4][0]]] == ["ConnectionLost"] * 3
+        assert "no answer to a ping within 3 s" in lines[4][0][1]
+        assert [lines[4][1], lines[5]] == ["back", [0]]
+
+
 async def test_a_no_is_final(play: Play) -> None:
     async with scripted() as server, play(server.url, "refused") as script:
         peer = await server.accepted()

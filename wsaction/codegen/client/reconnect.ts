@@ -93,7 +93,7 @@ class Line {
   #failure: ConnectionFailed | undefined;
   #wake: () => void = () => undefined;
   #isWoken = false; // the connection did not survive the sleep: the next one is opened without a wait
-  #stopChecking: (() => void) | undefined;
+  #stopChecking: () => void = () => undefined;
 
   constructor(url: string, options: ClientOptions, hearer: Hearer) {
     this.#url = socketUrl(url);
@@ -196,11 +196,11 @@ class Line {
   readonly #wakeUp = (): void => {
     this.#wake();
     const link = this.link;
-    if (link === undefined || this.#stopChecking !== undefined) return;
+    if (link === undefined) return;
+    this.#stopChecking();
     const asked = now();
     link.ping();
     this.#stopChecking = after(WOKEN_PATIENCE, () => {
-      this.#stopChecking = undefined;
       if (link.lost !== undefined || link.heardAt >= asked) return;
       this.#isWoken = true;
       link.close(1006, `no answer to a ping within ${WOKEN_PATIENCE} s`);
@@ -260,8 +260,7 @@ class Line {
     const stops = [this.#keepAlive(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
-    this.#stopChecking?.();
-    this.#stopChecking = undefined;
+    this.#stopChecking();
     this.#link = undefined;
     this.#pacer.detach();
     if (this.#failure === undefined) {
