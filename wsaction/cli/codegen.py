@@ -12,6 +12,7 @@ from wsaction.applications import WSAction
 from wsaction.cli._loading import app_argument
 from wsaction.cli._output import output_option, read, write_output
 from wsaction.codegen import erase_types, react_hooks
+from wsaction.codegen import python as write_python
 from wsaction.codegen import typescript as write_typescript
 
 __all__ = ("codegen",)
@@ -89,6 +90,28 @@ def javascript(app: WSAction, path: str | None, output: Path | None, check: bool
         raise click.BadParameter(f"{output} must end in .js or .mjs", param_hint="-o")
     else:
         _write({output: script, output.with_suffix(_TYPES[output.suffix]): text}, check)
+
+
+@codegen.command(short_help="Generate a Python client.")
+@app_argument
+@_path_option
+@output_option
+@_check_option
+def python(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
+    """Generate a Python client: one module with pydantic models, on top of wsaction.client.
+
+    \b
+    wsaction codegen python main:app -o board_client.py
+    wsaction codegen python main:app -o board_client.py --check   # in CI
+
+    Exit codes: 0 success, 1 --check found FILE missing or out of date, 2 wrong usage.
+    """
+    document = app.asyncapi()
+    text = write_python(document, _channel(document, path))
+    if output is None:
+        _print(text, check)
+    else:
+        _write({output: text}, check)
 
 
 _TYPES = {".js": ".ts", ".mjs": ".mts"}  # where editors look for the types of a module
