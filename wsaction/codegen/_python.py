@@ -1,8 +1,8 @@
 """Generates the Python client of an app from its AsyncAPI document: one module on top of `wsaction.client`.
 
 The module begins with the runtime, which is the same for all apps: `client/runtime.py.txt`. The types follow, then a class
-for each object of the client, then the class ``Client``. All names of the runtime begin with an underscore, so that no
-model can have them. Builtins are named as attributes of a module, since a class may have an action called ``list``.
+for each object of the client, then the class ``Client``. All names of the runtime begin with an underscore, so
+that no model has them. Builtins are named as attributes of a module, since a class may have an action called ``list``.
 """
 
 import json
@@ -129,10 +129,12 @@ class _Writer:
         for since, asked, shown in (
             ("_Position | None = None", "_Literal[False] = False", "None"),
             ("None = None", "_Literal[True]", snapshot),
-            ("_Position | None = None", "_Literal[True]", f"{snapshot} | None"),
+            ("_Position", "_Literal[True]", f"{snapshot} | None"),
         ):
-            if snapshot == "_Any" and since == "None = None":
+            if snapshot == "_Any" and since == "_Position":
                 continue
+            if snapshot == "_Any" and since == "None = None":
+                since = "_Position | None = None"
             shown = "_Any" if shown.startswith("_Any") else shown
             signature = ", ".join([*arguments, "*", f"since: {since}", f"snapshot: {asked}", *options])
             text += f"    @_overload\n    def {name}({signature}) -> _Subscription[{shown}, {data}]: ...\n\n"
