@@ -32,6 +32,7 @@ from wsaction.transactions import own_unit, run_as_unit
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
     from wsaction._dispatch.session import Session
+    from wsaction.applications import WSAction
 
 RESTARTING = "the server is restarting"
 HAND_OVER_TIMEOUT = 10.0  # seconds to wait for work that another event loop runs
@@ -120,7 +121,7 @@ class Runtime:
         self.accept_refused = accept_refused  # whether a refused handshake is accepted and then closed
         self.debug = debug
         self.blocking: set[str] = set()  # actions that blocked the loop and were logged; in debug mode only
-        self.app: Any = None  # the `WSAction`; None for a consumer served without an app
+        self.app: WSAction | None = None  # the `WSAction`; None for a consumer served without an app
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._warned_of_workers = False
         self._warned_unserved = False

@@ -12,6 +12,7 @@ from wsaction.permissions._classes import (
     IsAuthenticated,
     IsAuthenticatedStrictly,
     IsOwner,
+    Permission,
 )
 from wsaction.permissions._expressions import Composition
 
@@ -23,4 +24,5 @@ __all__ = (
     "IsAuthenticated",
     "IsAuthenticatedStrictly",
     "IsOwner",
+    "Permission",
 )

@@ -33,7 +33,7 @@ go to the caller. Permissions are asked from left to right until the verdict is 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -111,6 +111,10 @@ class BasePermission(Operators, metaclass=_PermissionType):
     ) -> Answer:
         """Whether the action may access the object."""
         return True
+
+
+# What may stand in `permission_classes`.
+Permission: TypeAlias = type[BasePermission] | BasePermission | Composition | Callable[..., Answer]
 
 
 class AllowAny(BasePermission):
