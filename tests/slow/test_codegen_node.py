@@ -5,12 +5,10 @@ import json
 import random
 import re
 import signal
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,34 +16,17 @@ import pytest
 from tests.conftest import Server
 from tests.support import boards
 from tests.support.kitchen_sink_app import everything, guarded
-from tests.support.node import node, packages
+from tests.support.node import node
 from tests.support.redis_servers import RedisServer, needs_redis_server
 from tests.support.restarts import kept_port, listening, serving
 from tests.support.scripted import WAIT, Peer, relayed, scripted
+from tests.support.typescript import TYPESCRIPT, compiled
 from wsaction.client import connect
 from wsaction.codegen._typescript import typescript
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may install packages first
 
-TYPESCRIPT, WS = "7.0.2", "8.23.0"
 HERE = Path(__file__).parent
-OPTIONS = {
-    "strict": True,
-    "noUncheckedIndexedAccess": True,
-    "exactOptionalPropertyTypes": True,
-    "noImplicitOverride": True,
-    "noPropertyAccessFromIndexSignature": True,
-    "noUnusedLocals": True,
-    "noUnusedParameters": True,
-    "erasableSyntaxOnly": True,
-    "isolatedModules": True,
-    "verbatimModuleSyntax": True,
-    "target": "es2022",
-    "module": "es2022",
-    "moduleResolution": "bundler",
-    "lib": ["es2022", "dom"],
-    "types": [],
-}
 BOARD = "boards/7/"
 
 
@@ -53,26 +34,6 @@ BOARD = "boards/7/"
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """One backend, since Node is under test."""
     return str(request.param)
-
-
-def compiled(
-    folder: Path, version: str = TYPESCRIPT, options: Mapping[str, Any] = MappingProxyType({}), /, **files: str
-) -> "subprocess.CompletedProcess[str]":
-    """Compiles TypeScript files in a folder. ``options`` replace the default ones; None removes one."""
-    if version == TYPESCRIPT:
-        modules = packages("typescript", f"typescript@{version}", f"ws@{WS}")
-    else:
-        modules = packages(f"typescript-{version}", f"typescript@{version}")
-    told = {key: value for key, value in {**OPTIONS, **options}.items() if value is not None}
-    for name, text in files.items():
-        (folder / f"{name}.ts").write_text(text)
-    (folder / "tsconfig.json").write_text(
-        json.dumps({"compilerOptions": told, "files": [f"{name}.ts" for name in files]})
-    )
-    (folder / "package.json").write_text('{"type": "module"}')
-    if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(modules)
-    return node(str(modules / "typescript" / "bin" / "tsc"), "-p", str(folder))
 
 
 def generated() -> str:

@@ -1,6 +1,8 @@
 """The projects of `wsaction new` as a user runs them: their make targets, and their page in Chromium."""
 
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,5 +106,20 @@ def test_a_project_with_a_page_without_a_build_step(tmp_path: Path, driver: Any)
     try:
         project.start()
         use(driver, project, "plain")
+    finally:
+        project.stop()
+
+
+@needs_browser
+@pytest.mark.skipif(not shutil.which("npm"), reason="apt-get install nodejs npm")
+def test_a_project_with_a_page_of_react(tmp_path: Path, driver: Any) -> None:
+    project = Project(tmp_path, "desk", "--react")
+    out = project.make("test")  # with `npm install`
+    assert "18 passed" in out
+    assert re.search(r"Tests.*2 passed", out)
+    assert "0 errors" in project.make("check")
+    try:
+        project.start()  # with `vite build`
+        use(driver, project, "react")
     finally:
         project.stop()

@@ -1,4 +1,4 @@
-"""A project that `wsaction new` made, on the packages that are installed here, and its server."""
+"""A project that `wsaction new` made, on the Python packages that are installed here, and its server."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ __all__ = ("Project",)
 
 
 class Project:
-    """A new project in a folder. ``make`` finds its packages installed, so that nothing is asked of the network."""
+    """A new project in a folder. Its ``make`` finds the Python packages installed; those of Node it installs."""
 
     def __init__(self, folder: Path, name: str, *options: str) -> None:
         subprocess.run([sys.executable, "-m", "wsaction", "new", name, *options], cwd=folder, check=True, timeout=60)

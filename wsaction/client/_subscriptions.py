@@ -323,7 +323,10 @@ class SharedRoute:
         for subscription in [*self._live]:
             if subscription._is_lost or (subscription._is_behind and subscription._is_drained):
                 self._move_to_pending(subscription)
-        if connection is None or self._request is not None or self._retry is not None:
+        if self._request is not None:
+            self._join_request(self._request)
+            return
+        if connection is None or self._retry is not None:
             return
         while self._pending:
             first = next(iter(self._pending))
@@ -334,6 +337,15 @@ class SharedRoute:
     def _move_to_pending(self, subscription: Subscription) -> None:
         self._live.pop(subscription, None)
         self._pending[subscription] = None
+
+    def _join_request(self, request: "_SubscribeRequest") -> None:
+        """Lets subscriptions that became pending meanwhile share the reply to the request in flight."""
+        for pending in self._pending if request.is_from_now else ():
+            is_served = not pending._wants_snapshot or (
+                request.wants_snapshot and pending._requested_route == request.route_text
+            )
+            if self._since(pending) is None and is_served and pending not in request.subscriptions:
+                request.subscriptions.append(pending)
 
     def _try_join_locally(self, subscription: Subscription) -> bool:
         """Joins a subscription without a request if it needs only the events of a live one. Returns whether it did."""
@@ -374,7 +386,7 @@ class SharedRoute:
         keys: dict[str, Any] = {"snapshot": True} if wants_snapshot else {}
         if since is not None:
             keys["since"] = {"epoch": since.epoch, "offset": since.offset}
-        self._request = _SubscribeRequest(self, route_text, wants_snapshot, subscriptions)
+        self._request = _SubscribeRequest(self, route_text, since is None, wants_snapshot, subscriptions)
         self._subscribed_as = route_text
         timeout = min(subscription._timeout for subscription in subscriptions)
         self._timer = asyncio.get_running_loop().call_later(timeout, self._on_timeout)
@@ -538,6 +550,7 @@ class _SubscribeRequest:
 
     route: SharedRoute
     route_text: str
+    is_from_now: bool  # without ``since``
     wants_snapshot: bool
     subscriptions: list[Subscription]
 

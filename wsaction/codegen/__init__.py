@@ -2,13 +2,14 @@
 
 ::
 
-    from wsaction.codegen import erase_types, typescript
+    from wsaction.codegen import erase_types, react_hooks, typescript
 
     client = typescript(app.asyncapi(), "ws")  # client.ts
+    hooks = react_hooks("client")  # client.react.ts
     script = erase_types(client)  # client.js
 """
 
 from wsaction.codegen._javascript import erase_types
-from wsaction.codegen._typescript import typescript
+from wsaction.codegen._typescript import react_hooks, typescript
 
-__all__ = ("erase_types", "typescript")
+__all__ = ("erase_types", "react_hooks", "typescript")
