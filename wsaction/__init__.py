@@ -38,8 +38,10 @@ __all__ = (
     "RedisLayer",
     "Router",
     "SQLAlchemyQuerySet",
+    "Scope",
     "SimpleRouter",
     "SubscribeMixin",
+    "Values",
     "WSAction",
     "WriteOnly",
     "async_action",
@@ -68,8 +70,8 @@ if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
     from wsaction.layers.redis import RedisLayer
     from wsaction.limits import Limits
-    from wsaction.mixins import Input, Output
-    from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner
+    from wsaction.mixins import Input, Output, Values
+    from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, Scope
     from wsaction.presence import PresenceMixin
     from wsaction.querysets import MemoryQuerySet, Q, QuerySet
     from wsaction.routers import SimpleRouter
@@ -90,8 +92,8 @@ _MODULES = {
     "handlers": "AsyncAPIActionHandler",
     "layers.redis": "RedisLayer",
     "limits": "Limits",
-    "mixins": "Input Output",
-    "permissions": "AllowAny BasePermission DenyAll IsAuthenticated IsOwner",
+    "mixins": "Input Output Values",
+    "permissions": "AllowAny BasePermission DenyAll IsAuthenticated IsOwner Scope",
     "presence": "PresenceMixin",
     "querysets": "MemoryQuerySet Q QuerySet",
     "routers": "SimpleRouter",

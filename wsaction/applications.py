@@ -20,6 +20,7 @@ from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import is_live
 from wsaction._events.publish import handler_at, publish_from
 from wsaction._handlers.mounts import check_captures
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction._server.http import Pages
@@ -203,6 +204,7 @@ class WSAction:
         """The consumers' views among its routes, without other ASGI apps."""
         return [leaf.endpoint.view for leaf in self.router.leaves if hasattr(leaf.endpoint.view, "table")]
 
+    @awaited
     async def publish(
         self,
         route: str,
@@ -251,6 +253,7 @@ class WSAction:
         excluded = None if exclude is None else exclude.consumer.connection
         await publish_from(handler, event, data, excluded, topic)
 
+    @awaited
     async def publish_object(
         self, route: str, event: str, obj: Any, *, before: Any = None, path: str | None = None, root_path: str = ""
     ) -> None:
@@ -286,6 +289,7 @@ class WSAction:
             )
         await handler.publish_object(event, obj, before)
 
+    @awaited
     async def disconnect_user(self, user_id: Any, reason: str = "") -> None:
         """Closes all connections of a user with 4403, in every process.
 
@@ -303,6 +307,7 @@ class WSAction:
         """
         await self._notify_user("disconnect", user_id, reason=reason)
 
+    @awaited
     async def revoke_user(self, user_id: Any) -> None:
         """Checks the permissions of a user's subscriptions and streams again, in every process.
 
@@ -316,6 +321,7 @@ class WSAction:
         """
         await self._notify_user("revoke", user_id)
 
+    @awaited
     async def push_user(self, user_id: Any, event: str, data: Any = None) -> None:
         """Sends an event to all connections of a user, in every process, under the empty route.
 

@@ -24,6 +24,7 @@ from pydantic_core import core_schema
 from wsaction._events.crud import event_routes, publish_object_from
 from wsaction._events.plan import is_live
 from wsaction._handlers.declarations import HookFlags, overrides
+from wsaction._protocol.awaited import awaited
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, check_query
@@ -37,6 +38,7 @@ from wsaction.mixins import (
     RetrieveModelMixin,
     Slot,
     UpdateModelMixin,
+    Values,
     resolve_parts,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of, total
@@ -159,6 +161,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset; set it or override get_queryset()")
         return self.queryset
 
+    @awaited
     async def get_object(self) -> ModelT:
         """Returns the object that the route names, after checking the object permissions.
 
@@ -176,7 +179,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         return obj
 
     # ---------------------------------------------------------------------------------------------- events
-    def get_event_routes(self, event: str, obj: ModelT) -> Sequence[str]:
+    def get_event_routes(self, event: str, obj: ModelT, /) -> Sequence[str]:
         """Returns the routes whose subscribers get ``created``, ``updated`` or ``deleted`` for ``obj``.
 
         By default, that is this route and, if a `SimpleRouter` made it, the routes of the list and of the object.
@@ -184,6 +187,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         """
         return event_routes(self, obj)
 
+    @awaited
     async def publish_object(
         self,
         event: Literal["created", "updated", "deleted"],
@@ -214,7 +218,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         raise NotFound(f"This route names no object: {name} is neither in the route nor in the frame.")
 
     # ---------------------------------------------------------------------------------------------- lists
-    def filter_queryset(self, queryset: QuerySet[ModelT]) -> QuerySet[ModelT]:
+    def filter_queryset(self, queryset: QuerySet[ModelT], /) -> QuerySet[ModelT]:
         """Returns the queryset filtered by ``filter_backends``. Raises `wsaction.exceptions.InvalidParameters`."""
         if self.frame.call.query and self.frame.action is not None:
             check_query(self.query_params.multi_items(), self.known_parameters())
@@ -228,12 +232,13 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         paginator: BasePagination | None = _instance_of(self.pagination_class)
         return paginator
 
-    async def paginate_queryset(self, queryset: QuerySet[ModelT]) -> Page[ModelT] | None:
+    @awaited
+    async def paginate_queryset(self, queryset: QuerySet[ModelT], /) -> Page[ModelT] | None:
         """Returns the page that the frame requests; None without a paginator. Raises `NotFound`."""
         paginator = self.paginator
         return None if paginator is None else await paginator.paginate_queryset(queryset, self)
 
-    def get_paginated_response(self, page: Page[ModelT], results: Sequence[OutputT]) -> Any:
+    def get_paginated_response(self, page: Page[ModelT], results: Sequence[OutputT], /) -> Any:
         """Returns the reply of ``list`` for a page and its serialized objects."""
         return self.paginator.get_paginated_response(page, results)  # type: ignore[union-attr]  # it made the page
 
@@ -273,19 +278,19 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             return self.input_serializer_class
         return self.get_serializer_class()  # type: ignore[return-value]  # OutputT has no bound: its default is ModelT
 
-    def serialize(self, obj: ModelT) -> OutputT:
+    def serialize(self, obj: ModelT, /) -> OutputT:
         """Returns the object as an instance of the serializer, from its attributes."""
         serializer: Any = self.get_serializer_class()
         output: OutputT = as_output(output_model(serializer), obj)
         return output
 
-    def serialize_many(self, objs: Sequence[ModelT]) -> Sequence[OutputT]:
+    def serialize_many(self, objs: Sequence[ModelT], /) -> Sequence[OutputT]:
         """Serializes many objects, in one call of pydantic."""
         serializer: Any = self.get_serializer_class()
         outputs: Sequence[OutputT] = many_as_output(output_model(serializer), objs)
         return outputs
 
-    def validate(self, data: Any, obj: ModelT | None = None, *, partial: bool = False) -> dict[str, Any]:
+    def validate(self, data: Any, obj: ModelT | None = None, *, partial: bool = False) -> Values:
         """Validates input. Returns the values to write by field, without the fields that are marked ``ReadOnly``.
 
         :param data: The input, as it came in the frame.
@@ -372,16 +377,20 @@ def _check_storing(mounted: "_Mounted") -> None:
 
 
 def _recording(get_object: Any) -> Any:
-    """Wraps an overridden ``get_object()``, so that the frame records the call and its arguments.
+    """Wraps an overridden ``get_object()``, so that object permissions are checked even if the override forgets to.
 
-    `GenericAsyncAPIActionHandler.get_object` does so too. A subscription repeats the call when its permissions are
-    checked again.
+    The frame records the call and its arguments, as in `GenericAsyncAPIActionHandler.get_object`: a subscription
+    repeats the call when its permissions are checked again.
     """
 
+    @awaited
     @wraps(get_object)
     async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
+        frame = self.frame
         obj = await get_object(self, *args, **kwargs)
-        self.frame.get_object_args = args, kwargs
+        if getattr(frame, "checked_object", None) is not obj:
+            await require(self, "check_object_permissions", obj)
+        frame.get_object_args = args, kwargs
         return obj
 
     get_and_record.is_recording = True  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from wsaction._handlers.declarations import (
 )
 from wsaction._handlers.mounts import MountedHandler, Plan
 from wsaction._handlers.route_table import RouteTable
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RouteTopic
 from wsaction._server.lifecycle import serve
@@ -186,6 +187,7 @@ class AsyncAPIActionHandler:
         ``self.publish()`` still reaches other clients. The hook has at least half of ``drain_timeout``.
         """
 
+    @awaited
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Closes the connection. Its actions are cancelled; the current one at its next ``await``.
 
@@ -255,6 +257,7 @@ class AsyncAPIActionHandler:
         """
         return RouteTopic(own_topic(self))
 
+    @awaited
     async def publish(self, event: str, data: Any = None, exclude_self: bool = False) -> None:
         """Publishes an event to the subscribers of this route, in every process. A consumer's is the empty route.
 
@@ -276,6 +279,7 @@ class AsyncAPIActionHandler:
         else:
             await self._on_its_loop(lambda: publish_from(self, event, data, excluded))
 
+    @awaited
     async def push(self, event: str, data: Any = None) -> None:
         """Sends an event to this connection alone, at once. Raises as `publish` does for undeclared events and data."""
         if self._is_on_its_loop:
@@ -320,7 +324,9 @@ class AsyncAPIActionHandler:
 
         Await it: if a permission is async, an action that does not await the check fails.
         """
-        verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
+        frame = self.frame
+        frame.checked_object = obj
+        verdict = self._permissions().object_refusal(self.scope, self, frame.call.name, obj, frame.keywords)
         return refusing("check_object_permissions", verdict)
 
     def _plan(self) -> Plan:
@@ -341,6 +347,7 @@ class AsyncAPIActionHandler:
             return action.options.throttle_classes
         return self.throttle_classes
 
+    @awaited
     async def check_throttles(self) -> None:
         """Raises `wsaction.exceptions.Throttled` if the current action is called too often."""
         throttles = compile_throttles(

@@ -6,7 +6,7 @@ of an application can use them too, as in ``async def finish(self) -> Output``, 
 ``self.serialize(obj)``: any other result is sent as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, subscribers get ``created``, ``updated`` and ``deleted`` events for
-``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See `wsaction._events.crud`.
+``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See ``wsaction._events.crud``.
 """
 
 import operator
@@ -22,6 +22,7 @@ from typing_extensions import TypeVar  # of typing, it has defaults from Python 
 from wsaction._events.access import values_of
 from wsaction._events.crud import publish_change, record_changes
 from wsaction._events.plan import is_default
+from wsaction._protocol.awaited import awaited
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
 
@@ -41,6 +42,7 @@ __all__ = (
     "RetrieveModelMixin",
     "Slot",
     "UpdateModelMixin",
+    "Values",
     "resolve_parts",
 )
 
@@ -64,6 +66,7 @@ class Slot(Enum):
     PAGES = "pages"
 
 
+Values: TypeAlias = dict[str, Any]  # what `validate` returns: values to write, by field
 Input: TypeAlias = Annotated[Any, Slot.INPUT]  # the fields that a client may write
 PartialInput: TypeAlias = Annotated[Any, Slot.PARTIAL_INPUT]  # the same, each of them optional
 Output: TypeAlias = Annotated[Any, Slot.OUTPUT]  # one object
@@ -106,10 +109,11 @@ class CreateModelMixin(_Mixin[ModelT, OutputT]):
             _check_returned(self, "perform_create", obj)
         return self.serialize(obj)
 
-    async def perform_create(self, values: dict[str, Any]) -> ModelT:
+    @awaited
+    async def perform_create(self, values: Values, /) -> ModelT:
         """Creates the object and returns it. Override it to set values that clients must not set.
 
-        >>> async def perform_create(self, values):
+        >>> async def perform_create(self, values: Values) -> Card:
         ...     return await super().perform_create({**values, "owner_id": self.user.id})
         """
         obj = await self.get_queryset().create(values)
@@ -175,7 +179,8 @@ class UpdateModelMixin(_Mixin[ModelT, OutputT]):
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj, partial=True)))
 
-    async def perform_update(self, obj: ModelT, values: dict[str, Any]) -> ModelT:
+    @awaited
+    async def perform_update(self, obj: ModelT, values: Values, /) -> ModelT:
         """Updates the object and returns it. Override it to set values that clients must not set."""
         if not self.publishes_changes:
             return await self.get_queryset().update(obj, values)
@@ -199,7 +204,8 @@ class DestroyModelMixin(_Mixin[ModelT, OutputT]):
         _, recorded = await record_changes(self, self.perform_destroy(obj))
         await publish_change(self, "deleted", obj, before, recorded=recorded)
 
-    async def perform_destroy(self, obj: ModelT) -> None:
+    @awaited
+    async def perform_destroy(self, obj: ModelT, /) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.publishes_changes else None
         await self.get_queryset().delete(obj)
@@ -207,7 +213,7 @@ class DestroyModelMixin(_Mixin[ModelT, OutputT]):
             await publish_change(self, "deleted", obj, before)
 
 
-async def _update(handler: UpdateModelMixin[ModelT, OutputT], obj: ModelT, values: dict[str, Any]) -> ModelT:
+async def _update(handler: UpdateModelMixin[ModelT, OutputT], obj: ModelT, values: Values) -> ModelT:
     """Calls ``perform_update``, publishes the change and returns the object."""
     if not handler.publishes_changes or is_default(handler.perform_update, UpdateModelMixin.perform_update):
         return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))

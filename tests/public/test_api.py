@@ -52,10 +52,10 @@ PUBLIC = {
         "layers.throttles": "RedisThrottleStore",
         "limits": "Limits",
         "mixins": "CreateModelMixin DestroyModelMixin Input ListModelMixin Output OutputList OutputPages PartialInput "
-        "RetrieveModelMixin UpdateModelMixin",
+        "RetrieveModelMixin UpdateModelMixin Values",
         "pagination": "BasePagination CursorPagination LimitOffsetPagination Page PageNumberPagination PageReply",
         "permissions": "AllowAny BasePermission Composition DenyAll IsAuthenticated IsAuthenticatedStrictly IsOwner "
-        "Permission",
+        "Permission Scope",
         "presence": "PresenceMixin",
         "querysets": "FieldError InvalidLookup MemoryQuerySet MultipleObjectsReturned NarrowingQuerySet Q QuerySet",
         "routers": "SimpleRouter",

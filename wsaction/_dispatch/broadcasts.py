@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -183,7 +184,7 @@ class Group:
 
     async def _run_methods(self) -> None:
         """Calls the consumer's methods with the events, one after the other."""
-        consumer = self._session.consumer
+        consumer, runtime = self._session.consumer, self._session.runtime
         try:
             while self._waiting and not self.is_closed:
                 event = self._waiting.popleft()
@@ -191,12 +192,16 @@ class Group:
                 try:
                     if method is None:
                         raise AttributeError(f"{type(consumer).__name__} has no method {method_name(event['type'])}")
-                    if inspect.isawaitable(result := method(event)):
-                        await result
+                    await runtime.watched(_call(method, event), f"{type(consumer).__name__}.{event['type']}")
                 except Exception:  # no client waits for an answer
                     logger.exception("%s could not take a broadcast", type(consumer).__name__)
         finally:
             self._running = False
+
+
+async def _call(method: Callable[[dict[str, Any]], Any], event: dict[str, Any]) -> None:
+    if inspect.isawaitable(result := method(event)):
+        await result
 
 
 class BroadcastOrderGate(Gate):

@@ -21,7 +21,7 @@ from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction._handlers.signatures import read_dependencies
-from wsaction._protocol.frames import Frame, Lateness, current_frame, encode_reply, new_frame, quote, size_of
+from wsaction._protocol.frames import Frame, Lateness, Unawaited, current_frame, encode_reply, new_frame, quote, size_of
 from wsaction._protocol.scope import connection_captures, connection_path, topic_of
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import (
@@ -218,7 +218,9 @@ class Session:
                 raise
             if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
                 exc = await self._handle_exception(handler or self.consumer, exc)
-            if frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
+            if isinstance(frame.error, Unawaited) and frame.error is not exc:
+                frame.error.__context__ = exc  # its consequence, as a rule
+            elif frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
                 logger.error("%s failed to end cleanly as it was cancelled", one_line(_log_name(frame)), exc_info=exc)
             return self._error_reply(frame, frame.error or exc)
         return reply

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from wsaction._protocol.close_codes import NOT_AUTHENTICATED
+from wsaction._utils.asgi import Scope
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.authentication._classes import (
     BaseAuthentication,
     BearerAuthentication,
     Credential,
-    Scope,
     bearer_tokens,
     is_bearer,
 )
