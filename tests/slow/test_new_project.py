@@ -13,6 +13,8 @@ import pytest
 from tests.support.chromium import CHROMIUM, DRIVER, Page, chromium
 from tests.support.contrast import faint
 from tests.support.new_project import Project
+from tests.support.node import node, packages
+from tests.support.typescript import TYPESCRIPT
 
 selenium = pytest.importorskip("selenium", reason="selenium is needed for the page's tests: pip install selenium")
 from selenium.webdriver.common.keys import Keys  # noqa: E402  # once it is known to be there
@@ -108,6 +110,10 @@ def test_a_project_with_a_page_without_a_build_step(tmp_path: Path, driver: Any)
         use(driver, project, "plain")
     finally:
         project.stop()
+    compiler = packages(f"typescript-{TYPESCRIPT}", f"typescript@{TYPESCRIPT}") / "typescript" / "bin" / "tsc"
+    options = ("--strict", "--checkJs", "--noEmit", "--target", "es2022", "--module", "es2022")
+    done = node(str(compiler), *options, "--moduleResolution", "bundler", "web/main.js", cwd=project.folder)
+    assert (done.returncode, done.stdout) == (0, "")  # the page holds what its `@ts-check` promises
 
 
 @needs_browser
