@@ -169,5 +169,10 @@ class Untyped(ListAPIActionHandler):
 async def client() -> None:
     async with wsaction.client.connect("ws://localhost/ws/") as connected:
         reveal_type(connected)  # Client
-        async with connected.subscribe("cards/") as subscription:
-            reveal_type(subscription)  # Subscription
+        reveal_type(await connected.call("retrieve", "cards/1/", returns=Card))  # Card
+        events = {"created": Card, "updated": Card}
+        async with connected.subscribe("cards/", snapshot=list[Card], events=events) as subscription:
+            reveal_type(subscription)  # Subscription[list[Card], Card]
+            reveal_type(subscription.snapshot)  # list[Card]
+            async for event in subscription:
+                reveal_type(event)  # Event[Card] | Resync[list[Card]]

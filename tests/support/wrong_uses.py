@@ -23,6 +23,7 @@ from wsaction import (
     async_action,
     path,
 )
+from wsaction.client import connect
 
 
 class User(BaseModel):
@@ -157,3 +158,11 @@ WSAction([], allowed_origins=1)  # error
 APIError("400", "bad", "Bad.")  # error
 MemoryQuerySet("Card")  # error
 SimpleRouter().register("cards")  # error
+
+
+async def client() -> None:
+    async with connect("ws://localhost/ws/") as connected:
+        await connected.call(1)  # error
+        (await connected.call("retrieve", "cards/1/", returns=Card)).titel  # noqa: B018  # error
+        async with connected.subscribe("cards/", snapshot=list[Card]) as subscription:
+            subscription.snapshot.titel  # noqa: B018  # error
