@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic_core import to_json
 
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.frames import Frame, current_frame
 from wsaction.dialects.base import check_dialects
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
@@ -59,6 +60,7 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
     def frame(self, frame: Frame) -> None:
         self._no_frame = frame
 
+    @awaited
     async def send_json(self, content: Any) -> None:
         """Sends ``content`` to the client as JSON, without an envelope and after the messages that already wait.
 

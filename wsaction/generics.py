@@ -24,6 +24,7 @@ from pydantic_core import core_schema
 from wsaction._events.crud import event_routes, publish_object_from
 from wsaction._events.plan import is_live
 from wsaction._handlers.declarations import HookFlags, overrides
+from wsaction._protocol.awaited import awaited
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, check_query
@@ -127,6 +128,20 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         "overrides_event_routes": ("get_event_routes",),
         "scopes_queryset": ("get_queryset", "get_object", "filter_queryset"),
     }
+    _plain_hooks: ClassVar[tuple[str, ...]] = (
+        *AsyncAPIActionHandler._plain_hooks,
+        "get_queryset",
+        "filter_queryset",
+        "get_serializer_class",
+        "get_input_serializer_class",
+        "serialize",
+        "serialize_many",
+        "validate",
+        "get_paginated_response",
+        "get_page_size",
+        "get_ordering",
+        "get_event_routes",
+    )
     annotation_attributes: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
@@ -135,12 +150,6 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
     def _read_hooks(cls) -> None:
         super()._read_hooks()
         generic = GenericAsyncAPIActionHandler
-        for name in _PLAIN_HOOKS:
-            if iscoroutinefunction(getattr(cls, name)):
-                raise ImproperlyConfigured(
-                    f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
-                    "connect() or in check_permissions(), and keep it on self or self.consumer"
-                )
         if cls.overrides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_recording"):
             cls.get_object = _recording(cls.get_object)  # type: ignore[method-assign]
         shows_objects = getattr(cls, "retrieve", None) is not None
@@ -160,6 +169,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset; set it or override get_queryset()")
         return self.queryset
 
+    @awaited
     async def get_object(self) -> ModelT:
         """Returns the object that the route names, after checking the object permissions.
 
@@ -185,6 +195,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         """
         return event_routes(self, obj)
 
+    @awaited
     async def publish_object(
         self,
         event: Literal["created", "updated", "deleted"],
@@ -229,6 +240,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         paginator: BasePagination | None = _instance_of(self.pagination_class)
         return paginator
 
+    @awaited
     async def paginate_queryset(self, queryset: QuerySet[ModelT], /) -> Page[ModelT] | None:
         """Returns the page that the frame requests; None without a paginator. Raises `NotFound`."""
         paginator = self.paginator
@@ -320,7 +332,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             raise ImproperlyConfigured(
                 f"{cls.__name__}.queryset must be a queryset, as in MemoryQuerySet({queryset.__name__}), got a class"
             )
-        if queryset is not None and not hasattr(queryset, "get"):
+        is_queryset = hasattr(queryset, "get") and not isinstance(queryset, Mapping)
+        if queryset is not None and not is_queryset:
             raise ImproperlyConfigured(
                 f"{cls.__name__}.queryset must be a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
                 f"SQLAlchemyQuerySet(Card, sessionmaker), got {queryset!r:.80}"
@@ -353,6 +366,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             )
         paginator = paginator_of(mounted.pagination_class, f"{cls.__name__}.")
         for part in (*map(_instance_of, mounted.filter_backends), paginator):
+            if part is not None and not hasattr(part, "check"):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.filter_backends: expected subclasses of BaseFilterBackend, got {part!r:.80}; name "
+                    "the class itself, without quotes"
+                )
             if part is not None:
                 part.check(mounted)
 
@@ -373,16 +391,20 @@ def _check_storing(mounted: "_Mounted") -> None:
 
 
 def _recording(get_object: Any) -> Any:
-    """Wraps an overridden ``get_object()``, so that the frame records the call and its arguments.
+    """Wraps an overridden ``get_object()``, so that object permissions are checked even if the override forgets to.
 
-    `GenericAsyncAPIActionHandler.get_object` does so too. A subscription repeats the call when its permissions are
-    checked again.
+    The frame records the call and its arguments, as in `GenericAsyncAPIActionHandler.get_object`: a subscription
+    repeats the call when its permissions are checked again.
     """
 
+    @awaited
     @wraps(get_object)
     async def get_and_record(self: Any, *args: Any, **kwargs: Any) -> Any:
+        frame = self.frame
         obj = await get_object(self, *args, **kwargs)
-        self.frame.get_object_args = args, kwargs
+        if getattr(frame, "checked_object", None) is not obj:
+            await require(self, "check_object_permissions", obj)
+        frame.get_object_args = args, kwargs
         return obj
 
     get_and_record.is_recording = True  # type: ignore[attr-defined]
@@ -390,19 +412,6 @@ def _recording(get_object: Any) -> Any:
 
 
 _LIST_HOOKS = ("serialize_many", "get_paginated_response")
-_PLAIN_HOOKS = (
-    "get_queryset",
-    "filter_queryset",
-    "get_serializer_class",
-    "get_input_serializer_class",
-    "serialize",
-    "serialize_many",
-    "validate",
-    "get_paginated_response",
-    "get_page_size",
-    "get_ordering",
-    "get_event_routes",
-)
 GenericAsyncAPIActionHandler.reserved_names = frozenset(
     name for name in vars(GenericAsyncAPIActionHandler) if not name.startswith("__")
 )

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from starlette.authentication import UnauthenticatedUser
+from starlette.authentication import UnauthenticatedUser as StarletteUnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction._connection.connection import Connection
@@ -24,6 +25,7 @@ from wsaction._handlers.declarations import (
 )
 from wsaction._handlers.mounts import MountedHandler, Plan
 from wsaction._handlers.route_table import RouteTable
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RouteTopic
 from wsaction._server.lifecycle import serve
@@ -43,6 +45,13 @@ if TYPE_CHECKING:
     from wsaction.applications import WSAction
 
 __all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
+
+
+class UnauthenticatedUser(StarletteUnauthenticatedUser):
+    """Starlette's anonymous user, but false, so that ``if self.user`` lets nobody in who has not signed in."""
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class AsyncAPIActionHandler:
@@ -83,6 +92,7 @@ class AsyncAPIActionHandler:
         "overrides_throttles": ("get_throttles", "check_throttles"),
         "overrides_topic": ("get_topic",),
     }
+    _plain_hooks: ClassVar[tuple[str, ...]] = ("get_permissions", "get_throttles", "get_topic")
 
     # An application annotates the next two in a base class of its own: `user: User`, `consumer: Board`.
     consumer: Any  # the consumer of the connection; a consumer is its own
@@ -104,6 +114,12 @@ class AsyncAPIActionHandler:
     def _read_hooks(cls) -> None:
         """Sets the ``overrides_...`` flags. It runs again at mounting, since a class decorator may add overrides."""
         read_hooks(cls)
+        for name in cls._plain_hooks:
+            if iscoroutinefunction(getattr(cls, name)):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
+                    "connect() or in check_permissions(), and keep it on self or self.consumer"
+                )
 
     # ---------------------------------------------------------------------------------------------- mounting
     as_asgi: ClassVar[Any] = NotMountedSo()
@@ -186,6 +202,7 @@ class AsyncAPIActionHandler:
         ``self.publish()`` still reaches other clients. The hook has at least half of ``drain_timeout``.
         """
 
+    @awaited
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Closes the connection. Its actions are cancelled; the current one at its next ``await``.
 
@@ -255,6 +272,7 @@ class AsyncAPIActionHandler:
         """
         return RouteTopic(own_topic(self))
 
+    @awaited
     async def publish(self, event: str, data: Any = None, exclude_self: bool = False) -> None:
         """Publishes an event to the subscribers of this route, in every process. A consumer's is the empty route.
 
@@ -276,6 +294,7 @@ class AsyncAPIActionHandler:
         else:
             await self._on_its_loop(lambda: publish_from(self, event, data, excluded))
 
+    @awaited
     async def push(self, event: str, data: Any = None) -> None:
         """Sends an event to this connection alone, at once. Raises as `publish` does for undeclared events and data."""
         if self._is_on_its_loop:
@@ -320,7 +339,9 @@ class AsyncAPIActionHandler:
 
         Await it: if a permission is async, an action that does not await the check fails.
         """
-        verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
+        frame = self.frame
+        frame.checked_object = obj
+        verdict = self._permissions().object_refusal(self.scope, self, frame.call.name, obj, frame.keywords)
         return refusing("check_object_permissions", verdict)
 
     def _plan(self) -> Plan:
@@ -341,6 +362,7 @@ class AsyncAPIActionHandler:
             return action.options.throttle_classes
         return self.throttle_classes
 
+    @awaited
     async def check_throttles(self) -> None:
         """Raises `wsaction.exceptions.Throttled` if the current action is called too often."""
         throttles = compile_throttles(

@@ -6,7 +6,7 @@ of an application can use them too, as in ``async def finish(self) -> Output``, 
 ``self.serialize(obj)``: any other result is sent as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, subscribers get ``created``, ``updated`` and ``deleted`` events for
-``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See `wsaction._events.crud`.
+``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See ``wsaction._events.crud``.
 """
 
 import operator
@@ -22,6 +22,7 @@ from typing_extensions import TypeVar  # of typing, it has defaults from Python 
 from wsaction._events.access import values_of
 from wsaction._events.crud import publish_change, record_changes
 from wsaction._events.plan import is_default
+from wsaction._protocol.awaited import awaited
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
 
@@ -108,6 +109,7 @@ class CreateModelMixin(_Mixin[ModelT, OutputT]):
             _check_returned(self, "perform_create", obj)
         return self.serialize(obj)
 
+    @awaited
     async def perform_create(self, values: Values, /) -> ModelT:
         """Creates the object and returns it. Override it to set values that clients must not set.
 
@@ -177,6 +179,7 @@ class UpdateModelMixin(_Mixin[ModelT, OutputT]):
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj, partial=True)))
 
+    @awaited
     async def perform_update(self, obj: ModelT, values: Values, /) -> ModelT:
         """Updates the object and returns it. Override it to set values that clients must not set."""
         if not self.publishes_changes:
@@ -201,6 +204,7 @@ class DestroyModelMixin(_Mixin[ModelT, OutputT]):
         _, recorded = await record_changes(self, self.perform_destroy(obj))
         await publish_change(self, "deleted", obj, before, recorded=recorded)
 
+    @awaited
     async def perform_destroy(self, obj: ModelT, /) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.publishes_changes else None

@@ -24,6 +24,7 @@ from wsaction._events.publish import check_loop, own_route, session_of
 from wsaction._events.reauthorization import Grant, end_subscription
 from wsaction._events.subscribe import subscribable_topic, subscribe
 from wsaction._handlers.declarations import HookFlags
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
@@ -71,6 +72,7 @@ class SubscribeMixin:
         history(cls)
 
     @async_action
+    @awaited
     async def subscribe(
         self: Any, *args: Any, since: Since | None = None, snapshot: Annotated[bool, Strict()] = False
     ) -> dict[str, Any]:
@@ -92,6 +94,7 @@ class SubscribeMixin:
         return await subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
 
     @async_action(status=204)
+    @awaited
     async def unsubscribe(self: Any) -> None:
         """Ends the connection's subscription to this route."""
         session = session_of(self)
@@ -104,8 +107,8 @@ class SubscribeMixin:
         It runs after the permissions of the action, and again whenever they are checked again. On the route of one
         object, a generic handler gets the object as ``retrieve`` does, if its permissions or queryset restrict objects.
 
-        :raises PermissionDenied: if the client may not subscribe.
-        :raises NotFound: if the object does not exist for the client.
+        :raises wsaction.exceptions.PermissionDenied: if the client may not subscribe.
+        :raises wsaction.exceptions.NotFound: if the object does not exist for the client.
         """
         await check_object(self, access_of(self))
 

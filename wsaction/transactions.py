@@ -7,8 +7,8 @@ stream holds no database connection.
 
 A unit belongs to the task that began it. Other tasks (``create_task``, ``gather``, a ``TaskGroup``) are outside of it,
 even if its task awaits them: their changes are committed and published on their own. `UnitOfWork.include` brings work
-in another task into the unit. What a sync action calls through `anyio.from_thread` is part of the action's unit; tasks
-that are started there are not.
+in another task into the unit. What a sync action calls through ``anyio.from_thread`` is part of the action's unit;
+tasks that are started there are not.
 
 A commit succeeds, fails, or has an unknown outcome because its answer was lost. If it fails, nothing is changed. If the
 outcome is unknown, the caller gets `OutcomeUnknown`, and ``if_unknown`` callbacks run.
@@ -32,6 +32,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
+from wsaction._protocol.awaited import awaited
 from wsaction._protocol.frames import Frame, current_frame
 from wsaction._utils.tasks import is_closed_with
 from wsaction._utils.threads import is_awaited_by_thread
@@ -188,6 +189,7 @@ class UnitOfWork:
 
         return back
 
+    @awaited
     async def include(self, work: Awaitable[T]) -> T:
         """Awaits ``work`` as a part of this unit, in whichever task it runs. The unit's owner must wait for it.
 

@@ -26,6 +26,8 @@ PUBLIC = {
         "Unavailable UnexpectedReply connect",
         "codegen": "erase_types typescript",
         "consumers": "AsyncAPIConsumer",
+        "contrib.opentelemetry": "OpenTelemetry",
+        "contrib.prometheus": "Prometheus",
         "contrib.sqlalchemy": "SQLAlchemyQuerySet",
         "converters": "Converter ImproperlyConfigured get_converter register_converter",
         "decorators": "async_action",
@@ -62,7 +64,7 @@ PUBLIC = {
         "routing": "ImproperlyConfigured NoReverseMatch Resolver404 ResolverMatch Router include path re_path "
         "register_converter",
         "serializers": "InputModel ReadOnly WriteOnly input_model output_model",
-        "server": "DrainingProtocol run",
+        "server": "DrainingProtocol HTTPProtocol JSONFormatter run",
         "subscriptions": "SharedTopic Since SubscribeMixin",
         "testing": "ActionFailed ClientDisconnected ConnectionClosed HandshakeRefused Stream UnexpectedFrame "
         "WebSocketSession WebsocketCommunicator connect",

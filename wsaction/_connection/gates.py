@@ -8,15 +8,15 @@ sends broadcasts after the reply, `_dispatch.hooks.HooksGate` calls ``on_action`
 import asyncio
 import json
 import logging
-import time
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wsaction._connection.deadlines import NEVER
 from wsaction._protocol.close_codes import POLICY_VIOLATION
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
+from wsaction._utils.blocking import BlockingMonitor
 from wsaction._utils.timer import DeadlineTimer
 from wsaction.authentication._state import AuthenticationState
 from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
@@ -114,6 +114,7 @@ class AuthenticationGate(Gate):
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
+            frame.failure = error, exc
             if (bound := limit_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
             if error.status < 500 and error.status not in _STATUSES_WITHOUT_VERDICT:
@@ -160,50 +161,25 @@ class AuthenticationGate(Gate):
 
 
 class BlockingWatch(Gate):
-    """Warns, in debug mode, of an action that blocks the event loop.
+    """Warns, in debug mode, of an action that blocks the event loop, and of what is called on the way to it."""
 
-    An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
-    awaiting anything. There is one warning for each: ``warned`` has their names, for all connections of an app.
-    """
+    __slots__ = ("_monitor",)
 
-    __slots__ = ("_longest", "_warned")
-
-    def __init__(self, dispatcher: "Dispatcher", warned: set[str]) -> None:
+    def __init__(self, dispatcher: "Dispatcher", monitor: BlockingMonitor) -> None:
         super().__init__(dispatcher)
-        self._warned = warned
-        self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
+        self._monitor = monitor
 
-    @types.coroutine
-    def run(self, frame: Frame) -> Generator[Any, Any, str | None]:
-        running, value, raised = self._dispatcher.run(frame), None, None
-        while True:
-            started = time.perf_counter()
-            try:
-                awaited = running.send(value) if raised is None else running.throw(raised)
-            except StopIteration as done:
-                reply: str | None = done.value
-                return reply
-            finally:
-                if (seconds := time.perf_counter() - started) > self._longest:
-                    self._warn(frame, seconds)
-            try:
-                value, raised = (yield awaited), None
-            except BaseException as exc:  # a cancellation, which is the frame's to take
-                value, raised = None, exc
+    def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
+        return self._monitor.watch(self._dispatcher.run(frame), partial(_action_name, frame))
 
-    def _warn(self, frame: Frame, seconds: float) -> None:
-        call: Call | None = getattr(frame, "call", None)
-        if call is None or not call.route_exists or call.plan.name is None:
-            return
-        name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
-        if name not in self._warned:
-            self._warned.add(name)
-            logger.warning(
-                "the action %s blocked the event loop for %.2f s, in which nobody else was served; await what it waits "
-                "for, or write it as a plain def, which runs in a thread",
-                name,
-                seconds,
-            )
+
+def _action_name(frame: Frame) -> str | None:
+    call: Call | None = getattr(frame, "call", None)
+    if call is None:
+        return frame.action if frame.action == "$auth" else None
+    if not call.route_exists or call.plan.name is None:
+        return None
+    return f"the action {call.mounted.handler_class.__name__}.{call.plan.name}"
 
 
 class DrainGate(Gate):

@@ -14,9 +14,10 @@ import asyncio
 import inspect
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from wsaction._connection.gates import Gate
 from wsaction._events.publish import hub_of, publish_after, session_of
@@ -162,7 +163,8 @@ class Group:
     def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
         if text.startswith(_GENERAL_BROADCAST_START) and not hasattr(consumer, method_name(GENERAL_BROADCAST)):
-            self._session.connection.put(text[len(_GENERAL_BROADCAST_START) : -1])
+            is_traced = '"traceparent":' in text  # or its data is
+            self._session.connection.put(_untagged(text) if is_traced else text[len(_GENERAL_BROADCAST_START) : -1])
         elif text.startswith('{"event":"$'):
             logger.debug("broadcasts may have been missed")
         elif text.startswith('{"event":'):
@@ -183,7 +185,7 @@ class Group:
 
     async def _run_methods(self) -> None:
         """Calls the consumer's methods with the events, one after the other."""
-        consumer = self._session.consumer
+        consumer, runtime = self._session.consumer, self._session.runtime
         try:
             while self._waiting and not self.is_closed:
                 event = self._waiting.popleft()
@@ -191,12 +193,23 @@ class Group:
                 try:
                     if method is None:
                         raise AttributeError(f"{type(consumer).__name__} has no method {method_name(event['type'])}")
-                    if inspect.isawaitable(result := method(event)):
-                        await result
+                    await runtime.watched(_call(method, event), f"{type(consumer).__name__}.{event['type']}")
                 except Exception:  # no client waits for an answer
                     logger.exception("%s could not take a broadcast", type(consumer).__name__)
         finally:
             self._running = False
+
+
+async def _call(method: Callable[[dict[str, Any]], Any], event: dict[str, Any]) -> None:
+    if inspect.isawaitable(result := method(event)):
+        await result
+
+
+def _untagged(text: str) -> str:
+    """The data of an event's frame as JSON, with its ``traceparent`` if it has one."""
+    message = from_json(text)
+    traced = {"traceparent": message["traceparent"]} if "traceparent" in message else {}
+    return to_json({**message["data"], **traced}).decode()
 
 
 class BroadcastOrderGate(Gate):

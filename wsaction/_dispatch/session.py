@@ -21,7 +21,7 @@ from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction._handlers.signatures import read_dependencies
-from wsaction._protocol.frames import Frame, Lateness, current_frame, encode_reply, new_frame, quote, size_of
+from wsaction._protocol.frames import Frame, Lateness, Unawaited, current_frame, encode_reply, new_frame, quote, size_of
 from wsaction._protocol.scope import connection_captures, connection_path, topic_of
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import (
@@ -218,7 +218,9 @@ class Session:
                 raise
             if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
                 exc = await self._handle_exception(handler or self.consumer, exc)
-            if frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
+            if isinstance(frame.error, Unawaited) and frame.error is not exc:
+                frame.error.__context__ = exc  # its consequence, as a rule
+            elif frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
                 logger.error("%s failed to end cleanly as it was cancelled", one_line(_log_name(frame)), exc_info=exc)
             return self._error_reply(frame, frame.error or exc)
         return reply
@@ -400,7 +402,7 @@ class Session:
         if not (self.runtime.debug or logger.isEnabledFor(logging.INFO)):
             return RouteNotFound()
         text = self.table.nearest(frame.route)
-        logger.info("%s", text)
+        logger.info("%s", text, extra={"status": 404})
         return RouteNotFound(text if self.runtime.debug else None)
 
     def check_size(self, reply: str) -> None:
@@ -440,6 +442,7 @@ class Session:
         if (too_large := self._too_large(reply)) is not None:
             error, reply = too_large, encode_error(frame, too_large)
         frame.status = error.status
+        frame.failure = error, exc
         if (bound := limit_in(error.ctx)) is not None:
             self.runtime.hooks.call("on_limit", self.consumer, *bound)
         return reply

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json, to_json
 
 from wsaction._events.plan import EventPlan, event_plan
+from wsaction._events.publish import session_of
 from wsaction._events.reauthorization import Grant
 from wsaction._handlers.mounts import MountedHandler, Plan
 from wsaction._handlers.route_table import Call, Target
@@ -168,7 +169,8 @@ def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
         saw = False if False in saw_answers else None if None in saw_answers else True
         return _frame_for_recipient(handler, event, saw=saw, sees=all(sees_answers))
 
-    return visible_frame
+    runtime, name = session_of(handler).runtime, f"what decides who gets events of {type(handler).__name__}"
+    return (lambda event: runtime.watched(visible_frame(event), name)) if runtime.debug else visible_frame
 
 
 def _check_scope(handler: "AsyncAPIActionHandler", access: Access) -> None:

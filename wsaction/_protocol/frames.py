@@ -65,14 +65,16 @@ class Frame:
     detached    ``lateness`` ``DETACHED``      `answer_and_detach`: it did not end; what it replies later is dropped
     ==========  =============================  =====================================================================
 
-    Any state before *committing* may lead to *stopped*, and both of them to *detached*. `begin_check` is apart from
-    these: the frame has an error as long as a check is not awaited. Frames within a frame never reach a connection;
-    whoever makes them sets their ``task``. `transactions` alone begins and ends units. ``action`` is None and ``route``
-    is "" if they could not be read; ``request_id`` is None if there was none.
+    Any state before *committing* may lead to *stopped*, and both of them to *detached*. An `Unawaited` error is apart
+    from these: the action goes on, but the frame fails, with `begin_check` as long as a check is not awaited. Frames
+    within a frame never reach a connection; whoever makes them sets their ``task``. `transactions` alone begins and
+    ends units. ``action`` is None and ``route`` is "" if they could not be read; ``request_id`` is None if there was
+    none.
     """
 
     _kwargs: dict[str, Any]
     get_object_args: tuple[Any, Any]  # of get_object(), once that has found the object that the route names
+    checked_object: Any  # the last one whose permissions were checked
     body: dict[str, Any]  # the JSON object
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed
@@ -86,6 +88,7 @@ class Frame:
     has_sent_item: bool  # it is a stream's, whose first item waits for nothing any more
     recorded_changes: Any  # the changes that a hook of a generic action made, see `_events.crud.record_changes`
     status: int | None  # of its final reply
+    failure: tuple[APIError, BaseException]  # of an error reply: what it says, and what was raised
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: "AsyncAPIConsumer"  # the root of its connection
     call: "Call"
@@ -103,7 +106,7 @@ class Frame:
     @property
     def is_refused(self) -> bool:
         """Whether it is not to run, or not to go on: it is refused or stopped."""
-        return self.error is not None and not isinstance(self.error, NotAwaited)
+        return self.error is not None and not isinstance(self.error, Unawaited)
 
     @property
     def is_detached(self) -> bool:
@@ -188,8 +191,15 @@ class Frame:
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
 
+connecting_frame: ContextVar[Frame | None] = ContextVar("wsaction.connecting_frame", default=None)
+"""While a consumer's ``connect()`` runs, a frame for its errors; it is answered by the handshake."""
 
-class NotAwaited(TypeError):
+
+class Unawaited(TypeError):
+    """A frame's error for a forgotten ``await``. The action goes on, but whatever it returns, the frame fails."""
+
+
+class NotAwaited(Unawaited):
     """The error of a frame while a check that it began is not awaited."""
 
     def __init__(self) -> None:
@@ -197,6 +207,13 @@ class NotAwaited(TypeError):
 
     def __str__(self) -> str:
         return f"{self.checks[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
+
+
+class Dropped(Unawaited):
+    """The error of a frame whose action called an async method and dropped the coroutine; see `_protocol.awaited`."""
+
+    def __init__(self, caller: str, called: str) -> None:
+        super().__init__(f"{caller} called {called}() without `await`, so that it did nothing; write await before it")
 
 
 ON_TIME = Lateness.NONE  # a name of the module is read twice as fast, for each frame

@@ -25,6 +25,7 @@ from wsaction._protocol.close_codes import (
     TRY_AGAIN_LATER,
     code_for_status,
 )
+from wsaction._protocol.frames import connecting_frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
 from wsaction._utils.asgi import Receive, Send
@@ -85,7 +86,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         connection.outbox.on_lost = partial(runtime.loop_state.resync, connection)
     try:
         async with asyncio.timeout(limits.action_timeout) as deadline:
-            consumer, dispatcher, gate = await _open(view, scope, connection, runtime)
+            opening = _open(view, scope, connection, runtime)
+            consumer, dispatcher, gate = await runtime.watched(opening, f"the handshake of {cls.__name__}")
     except (Exception, asyncio.CancelledError) as exc:  # an exception of any hook refuses the handshake
         connection.peer_disconnected(NO_CLOSE_FRAME)
         _end_subscriptions(scope, runtime)
@@ -115,7 +117,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         connection.peer_disconnected(code)  # no effect if the connection has ended already
         _end_subscriptions(scope, runtime)
         try:
-            await _call_disconnect(consumer, code, connection)
+            leaving = _call_disconnect(consumer, code, connection)
+            await runtime.watched(leaving, f"{cls.__name__}.disconnect()")
         finally:
             scope.pop(SESSION_KEY, None)
             if connection in (accepted := runtime.loop_state.connections):
@@ -144,8 +147,6 @@ async def _open(
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = BroadcastOrderGate(session) if is_grouped(session) else session
-    if runtime.debug:
-        dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     gate: AuthenticationGate | None = None
     users = runtime.loop_state.users
     is_awaited = False
@@ -159,7 +160,9 @@ async def _open(
             recheck_user = partial(recheck, session)
             gate = AuthenticationGate(state, dispatcher, connection, authenticating, recheck_user, debug=runtime.debug)
             dispatcher = gate
-    if hooks.has("on_action"):
+    if runtime.debug:
+        dispatcher = BlockingWatch(dispatcher, runtime.monitor)
+    if hooks.has("on_action", "around_action"):
         dispatcher = HooksGate(dispatcher, session)
     await check_connect_permissions(session)
     if runtime.loop_state.draining:
@@ -168,8 +171,21 @@ async def _open(
     if session.rechecks:  # permissions may have changed since the first check
         await check_connect_permissions(session)
     with users.authenticating(session):
-        await require(consumer, "connect")
+        await _connect(consumer)
     return consumer, dispatcher, gate
+
+
+async def _connect(consumer: "AsyncAPIConsumer") -> None:
+    """Calls ``connect()``. A ``self.close()`` in it that is not awaited must not accept the client."""
+    frame = consumer.frame
+    token = connecting_frame.set(frame)
+    try:
+        await require(consumer, "connect")
+    finally:
+        connecting_frame.reset(token)
+    if frame.error is not None:
+        raise frame.error
+    frame.status = 200
 
 
 async def _serve_frames(
@@ -207,7 +223,8 @@ async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime
     """Answers 403 and returns True if the request's Host header is not allowed."""
     if (reason := runtime.hosts.refusal(scope)) is None:
         return False
-    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), reason)
+    fields = {"path": scope["path"], "status": 403}
+    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), reason, extra=fields)
     error = PermissionDenied(reason if runtime.debug else "This server does not serve the requested host.")
     if scope["type"] == "http":
         await _answer_text(send, 403, f"{error.msg}\n".encode(), [])
@@ -219,7 +236,8 @@ async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime
 def _check_origin(scope: Any, runtime: Runtime) -> None:
     """Raises `PermissionDenied` if the request's Origin header is not allowed."""
     if (reason := runtime.origins.refusal(scope)) is not None:
-        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), reason)
+        fields = {"path": scope["path"], "status": 403}
+        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), reason, extra=fields)
         raise PermissionDenied(reason if runtime.debug else "Pages of this origin may not connect.")
 
 
@@ -240,16 +258,17 @@ async def _call_disconnect(consumer: "AsyncAPIConsumer", code: int, connection: 
     now = asyncio.get_running_loop().time()
     seconds = connection.limits.drain_timeout
     call = f"{type(consumer).__name__}.disconnect({code})"
+    fields = {"path": consumer.scope["path"], "close_code": code}
     try:
         async with asyncio.timeout_at(min(connection.end_by, now + seconds)) as deadline:
             await consumer.disconnect(code)
     except (Exception, asyncio.CancelledError) as exc:  # the client has gone, so the error can only be logged
         _raise_own_cancellation(exc)
         if deadline.expired():
-            logger.error("%s took too long; drain_timeout is %s s", call, seconds, exc_info=exc)
+            logger.error("%s took too long; drain_timeout is %s s", call, seconds, exc_info=exc, extra=fields)
             connection.on_limit("drain_timeout", seconds)
         else:
-            logger.error("%s failed", call, exc_info=exc)
+            logger.error("%s failed", call, exc_info=exc, extra=fields)
 
 
 def _raise_own_cancellation(exc: BaseException) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
@@ -19,6 +19,7 @@ from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.worker_count import warn_of_workers
+from wsaction._utils.blocking import BlockingMonitor
 from wsaction._utils.threads import Threads, handed_over, is_loop_closed, note_process
 from wsaction.authentication._identity import user_id
 from wsaction.authentication._state import Authenticator
@@ -39,6 +40,8 @@ HAND_OVER_TIMEOUT = 10.0  # seconds to wait for work that another event loop run
 
 logger = logging.getLogger("wsaction")
 
+T = TypeVar("T")
+
 
 def _report_no_thread(max_threads: int) -> None:
     """Replaces the timeout of a frame that waited for a thread in vain: 503 `Busy`, since nothing of it was run."""
@@ -50,7 +53,7 @@ def _report_no_thread(max_threads: int) -> None:
 class LoopState:
     """The state of an app on one event loop."""
 
-    __slots__ = ("connections", "draining", "flusher", "hub", "is_serving", "threads", "users")
+    __slots__ = ("connections", "draining", "flusher", "hub", "is_serving", "monitor", "threads", "users")
 
     def __init__(self, limits: Limits, users: Users) -> None:
         self.threads = Threads(limits.max_threads, partial(_report_no_thread, limits.max_threads))
@@ -60,6 +63,7 @@ class LoopState:
         self.flusher = Flusher()
         self.users = users
         self.hub: Hub | None = None  # created at the first use of `Runtime.hub`
+        self.monitor: BlockingMonitor | None = None  # created at the first use of `Runtime.watched`
 
     def leave(self, connection: Subscriber, topic: str, route: str) -> None:
         """Ends a subscription, if there is one."""
@@ -120,7 +124,7 @@ class Runtime:
         self.user_id = user_id
         self.accept_refused = accept_refused  # whether a refused handshake is accepted and then closed
         self.debug = debug
-        self.blocking: set[str] = set()  # actions that blocked the loop and were logged; in debug mode only
+        self._blocking: set[str] = set()  # what blocked a loop and was logged; in debug mode only
         self.app: WSAction | None = None  # the `WSAction`; None for a consumer served without an app
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._warned_of_workers = False
@@ -139,6 +143,18 @@ class Runtime:
         return here
 
     @property
+    def monitor(self) -> BlockingMonitor:
+        """Watches the running event loop, created at first use; see `watched`."""
+        here = self.loop_state
+        if here.monitor is None:
+            here.monitor = BlockingMonitor(self._blocking)
+        return here.monitor
+
+    def watched(self, work: Coroutine[Any, Any, T], name: str) -> Coroutine[Any, Any, T]:
+        """The same coroutine. In debug mode, the log says if it blocks the event loop."""
+        return self.monitor.watch(work, lambda: name) if self.debug else work
+
+    @property
     def threads(self) -> Threads:
         """The threads that run sync functions. Must be read on the event loop."""
         return self.loop_state.threads
@@ -149,9 +165,7 @@ class Runtime:
         here = self.loop_state
         if here.hub is None:
             self.warn_of_workers()
-            on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
-            on_unpublished = partial(self.hooks.call, "on_unpublished")
-            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_unpublished)
+            here.hub = Hub(self.layer or MemoryLayer(), hooks=self.hooks)
         return here.hub
 
     def warn_of_workers(self) -> None:

@@ -27,6 +27,9 @@ class Position:
 class Event:
     """An event from the server. ``offset`` is None if the route keeps no history.
 
+    ``traceparent`` names the span of its delivery if the server traces, as `wsaction.contrib.opentelemetry` does. To
+    send one, pass it with a call: ``client.call("move", "cards/7/", data, traceparent=...)``.
+
     A reply to another client that the server broadcasts arrives as an event with the name of its action.
     """
 
@@ -34,6 +37,7 @@ class Event:
     route: str
     data: Any
     offset: int | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,14 @@ def read(text: str | bytes) -> Reply | Event:
         raise UnexpectedReply(f"the server sent a message that is not JSON: {text[:200]!r}") from exc
     match body:
         case {"event": str() as event}:
-            offset = body.get("offset")
-            return Event(event, _text(body, "route"), body.get("data"), offset if type(offset) is int else None)
+            offset, traceparent = body.get("offset"), body.get("traceparent")
+            return Event(
+                event,
+                _text(body, "route"),
+                body.get("data"),
+                offset if type(offset) is int else None,
+                traceparent if type(traceparent) is str else None,
+            )
         case {"status": int() as status, "errors": list() as errors} if all(type(item) is dict for item in errors):
             action, route, request_id = _text(body, "action"), _text(body, "route"), body.get("request_id")
             return Reply(status, body.get("data"), errors, action, route, request_id, len(text))

@@ -1,8 +1,8 @@
 """Permissions, by DRF's names: who may connect, call an action, and see an object.
 
-A permission class defines `can_connect`, `has_permission` or `has_object_permission`, sync or async. Combine classes
-with `&`, `|` and `~`: `permission_classes = (IsAuthenticated & ~IsBanned,)`. A plain function
-`(scope, handler, action, **kwargs) -> bool` is a permission too.
+A permission class defines ``can_connect``, ``has_permission`` or ``has_object_permission``, sync or async. Combine
+classes with ``&``, ``|`` and ``~``: ``permission_classes = (IsAuthenticated & ~IsBanned,)``. A plain function
+``(scope, handler, action, **kwargs) -> bool`` is a permission too.
 """
 
 from wsaction._utils.asgi import Scope

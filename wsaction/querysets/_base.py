@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from pydantic_core import from_json, to_json
 
+from wsaction._protocol.awaited import awaited
 from wsaction._utils.misspellings import defined_by_user, is_ours
 from wsaction.exceptions import NotFound
 from wsaction.querysets._lookups import (
@@ -149,6 +150,12 @@ class NarrowingQuerySet(ABC, Generic[M]):
     async def _fetch(self) -> list[M]:
         """The objects, in order."""
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self!r} is neither true nor false before it is read; write `await queryset.exists()`, or `is not None`"
+        )
+
+    @awaited
     async def fetch(self) -> list[M]:
         """A list of the objects, in order."""
         return await self._fetch()
@@ -157,15 +164,18 @@ class NarrowingQuerySet(ABC, Generic[M]):
     async def count(self) -> int:
         """The number of objects."""
 
+    @awaited
     async def exists(self) -> bool:
         """Whether there is an object."""
         return await self[:1].count() > 0
 
+    @awaited
     async def first(self) -> M | None:
         """The first object in order; None if there is no object."""
         found = await self[:1]._fetch()
         return found[0] if found else None
 
+    @awaited
     async def get(self, *conditions: Q, **lookups: Any) -> M:
         """The one object that meets the conditions: ``get(pk="7")``.
 
@@ -230,7 +240,7 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """The object as it was with these values: of the class ``kind``, with the objects that its foreign keys named.
 
         ``row`` is the current object, if it still exists. Reading a field or relation that could not be restored
-        raises. Raises `UnknownClass`.
+        raises. Raises ``UnknownClass``.
         """
         return self.object_of(values, kind)
 

@@ -1,6 +1,6 @@
 """`MemoryQuerySet`: objects of any pydantic model, kept in this process.
 
-`wsaction.querysets._lookups` documents lookups, null and order; `wsaction.transactions` documents when changes take
+``wsaction.querysets._lookups`` documents lookups, null and order; `wsaction.transactions` documents when changes take
 effect.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from wsaction._protocol.awaited import awaited
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import Condition, Fields
@@ -52,6 +53,11 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         self._fields = self._table.fields
         initial = Drafts()
         for row in rows:
+            if not isinstance(row, BaseModel):
+                raise ImproperlyConfigured(
+                    f"MemoryQuerySet({model.__name__}, rows): expected instances of the model, as in "
+                    f"{model.__name__}(...), got {row!r:.80}"
+                )
             initial.of(self._table).create(self._table.with_key(row))
         initial.keep()
 
@@ -59,6 +65,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
     def get_ordering(self) -> tuple[str, ...] | None:
         return None if self._table.sort_key else super().get_ordering()
 
+    @awaited
     async def count(self) -> int:
         draft = self._current_draft()
         if not self._where and draft is None:
@@ -132,6 +139,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         return predicate(condition)(SimpleNamespace(**known)) if condition.path[0] in known else None
 
     # ---------------------------------------------------------------------------------------------- writing
+    @awaited
     async def create(self, values: Mapping[str, Any]) -> M:
         """Creates an object, which need not meet the conditions.
 
@@ -144,6 +152,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         immediate.keep()
         return self._table.copy(row)
 
+    @awaited
     async def update(self, obj: M, values: Mapping[str, Any]) -> M:
         draft, immediate = self._open_draft()
         key, row = self._get_for_update(draft, obj)
@@ -154,6 +163,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         immediate.keep()
         return self._table.copy(new)
 
+    @awaited
     async def delete(self, obj: M) -> None:
         draft, immediate = self._open_draft()
         draft.delete(self._get_for_update(draft, obj)[0])

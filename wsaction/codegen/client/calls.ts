@@ -7,6 +7,12 @@ export interface CallOptions<QueryName extends string = string> {
   readonly timeout?: number | null | undefined;
   /** If it aborts, the server cancels the action, and the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /** The W3C trace context of the caller's span: the action, and the events that it publishes, go on with that trace. */
+  readonly traceparent?: string | undefined;
+}
+
+function traced(params: object, { traceparent }: CallOptions): object {
+  return traceparent === undefined ? params : { ...params, traceparent };
 }
 
 /** What a capture of a route's pattern matches. */
@@ -82,7 +88,7 @@ export class BaseClient {
         else if (answer.status >= 400) reject(actionError(answer));
         else resolve(answer.data);
       };
-      return this.#ask(action, fullRoute, params, { reply, lost: reject, fail: reject });
+      return this.#ask(action, fullRoute, traced(params, options), { reply, lost: reject, fail: reject });
     });
   }
 
@@ -94,7 +100,7 @@ export class BaseClient {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
     const fullRoute = withQuery(route, options.query);
     return this.#within(`${action} ${fullRoute}`, seconds, options.signal, (resolve, reject) => {
-      return this.#line.submit(new OutgoingRequest(action, fullRoute, params, undefined, { resolve, reject }));
+      return this.#line.submit(new OutgoingRequest(action, fullRoute, traced(params, options), undefined, { resolve, reject }));
     });
   }
 
@@ -129,7 +135,7 @@ export class BaseClient {
         asker.reply(answer);
       };
       stops.push(onAbort(options.signal, fail), () => settle());
-      stops.push(this.#ask(action, fullRoute, params, { reply, lost: fail, fail }));
+      stops.push(this.#ask(action, fullRoute, traced(params, options), { reply, lost: fail, fail }));
       return () => stops.forEach((stop) => stop());
     }, this.#line.buffer);
   }

@@ -22,6 +22,7 @@ try:
 except ImportError as exc:
     raise ImportError('SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"') from exc
 
+from wsaction._protocol.awaited import awaited
 from wsaction.contrib.sqlalchemy._clauses import MappedFields, clause, ordering
 from wsaction.contrib.sqlalchemy._columns import refuse_container
 from wsaction.contrib.sqlalchemy._session import CurrentSession, flush
@@ -116,6 +117,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         is_selects = self._from_select and not self._order and not self._select.compare(self._select.order_by(None))
         return None if is_selects else super().get_ordering()
 
+    @awaited
     async def count(self) -> int:
         if self._from_select or self._start or self._stop is not None:
             counted = select(func.count()).select_from(self._slice(self._select_keys()).subquery())
@@ -252,6 +254,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             return row
 
     # ---------------------------------------------------------------------------------------------- writing
+    @awaited
     async def create(self, values: Mapping[str, Any]) -> M:
         prepared = self._prepare(values)
         async with self._current_session(writing=True) as unit_session:
@@ -263,6 +266,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             await flush(unit_session, add, self._mapper)
             return await self._reload(unit_session.session, obj)
 
+    @awaited
     async def update(self, obj: M, values: Mapping[str, Any]) -> M:
         prepared = self._prepare(values)
         async with self._current_session(writing=True) as unit_session:
@@ -277,6 +281,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             await flush(unit_session, change, self._mapper)
             return await self._reload(unit_session.session, row)
 
+    @awaited
     async def delete(self, obj: M) -> None:
         async with self._current_session(writing=True) as unit_session:
             row = await self._get_for_update(unit_session.session, obj, locked=True)
