@@ -126,12 +126,13 @@ def _root(document: Mapping[str, Any], docs_url: str, way: str) -> Page:
 
 def _is_from_browser(scope: Any) -> bool:
     """Whether it is a GET or HEAD request that accepts HTML by name; programs send ``*/*`` or no Accept at all."""
-    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1").lower()
-    ranges = ["".join(one.split()).split(";") for one in accepted.split(",")]
-    return scope["method"] in ("GET", "HEAD") and any(
+    accepted = b",".join(value for name, value in scope.get("headers", ()) if name == b"accept")
+    ranges = ["".join(one.split()).split(";") for one in accepted.decode("latin-1").lower().split(",")]
+    accepts_html = any(
         kind == "text/html" and not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
         for kind, *parameters in ranges
     )
+    return accepts_html and scope["method"] in ("GET", "HEAD")
 
 
 def _way_to_root(path: str) -> str:
