@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel
 
-from wsaction import AsyncAPIConsumer, MemoryQuerySet, WSAction, async_action, path
-from wsaction.generics import RetrieveAPIActionHandler
+from wsaction import AsyncAPIConsumer, MemoryQuerySet, WSAction, async_action, generics, path
 
 
 class Card(BaseModel):
@@ -19,7 +18,7 @@ class CardIn(BaseModel):
 CARDS = MemoryQuerySet(Card, rows=[Card(id=1, title="Read the README"), Card(id=2, title="Send a frame")])
 
 
-class CardHandler(RetrieveAPIActionHandler[Card]):
+class CardHandler(generics.RetrieveAPIActionHandler[Card]):
     """`retrieve` is inherited from the generic class; `create` is an action of its own."""
 
     queryset = CARDS

@@ -122,6 +122,11 @@ class APIError(Exception):
                     f"{cls.__name__}.{name} would not count; subclass the nearest error (Conflict, NotFound, ...) and "
                     'write code = 409, "ticket_closed", "This ticket is closed."'
                 )
+        for name in vars(cls).keys() & {"status_code", "default_detail", "default_code"}:
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.{name} has no effect; subclass the nearest error (Conflict, NotFound, ...) and write "
+                'code = 409, "ticket_closed", "This ticket is closed."'
+            )
 
     @property
     def errors(self) -> list[dict[str, Any]]:

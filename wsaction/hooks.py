@@ -1,10 +1,10 @@
 """Hooks: callbacks for metrics, logs and traces. `wsaction.contrib` has some for Prometheus and OpenTelemetry.
 
 ``_dispatch.hooks`` calls ``around_action`` and ``on_action``, ``_server.lifecycle`` calls ``on_connect`` and
-``on_disconnect``, ``_pubsub.hub`` calls ``around_publish``, ``on_publish``, ``on_unpublished`` and
-``on_layer_state``, ``_pubsub.topic`` ``around_delivery`` and ``on_event``, and each connection and
-``_dispatch.session`` ``on_limit``. To add a hook, declare it in `Hooks` and use ``hooks.call("on_...", ...)`` or
-``hooks.around("around_...", ...)`` where it happens.
+``on_disconnect``, ``_pubsub.hub`` calls ``around_publish``, ``on_publish``, ``on_unpublished`` and ``on_layer_state``,
+``_pubsub.topic`` ``around_delivery`` and ``on_event``, and each connection and ``_dispatch.session`` ``on_limit``. To
+add a hook, declare it in `Hooks` and use ``hooks.call("on_...", ...)`` or ``hooks.around("around_...", ...)`` where it
+happens.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""`SubscribeMixin`: lets clients subscribe to a handler's routes and receive the events published there.
+"""`SubscribeMixin`: lets clients subscribe to a handler's routes and receive the events published there::
 
     class BoardHandler(SubscribeMixin, AsyncAPIActionHandler):
         events = {"moved": CardMoved}

@@ -24,7 +24,7 @@ PUBLIC = {
         "ConnectionFailed ConnectionLost Event Events InvalidRequest NotAuthenticated NotFound Overflow "
         "PermissionDenied Position Resync RouteNotFound ServerError State Subscription SubscriptionState Throttled "
         "Unavailable UnexpectedReply connect",
-        "codegen": "erase_types typescript",
+        "codegen": "erase_types python react_hooks typescript",
         "consumers": "AsyncAPIConsumer",
         "contrib.opentelemetry": "OpenTelemetry",
         "contrib.prometheus": "Prometheus",

@@ -98,6 +98,11 @@ async def publish_from(
     Within a unit of work the event is published after the commit, otherwise at once.
     """
     hub, route, plan = hub_of(session_of(handler)), own_route(handler), event_plan(handler)
+    if topic is None and not (handler.overrides_topic or hasattr(handler, "_event_types")):
+        raise TypeError(
+            f"{type(handler).__name__} publishes {event!r}, but nobody can subscribe to it: add SubscribeMixin as its "
+            "first base class, or use push() for the own connection"
+        )
     topic = topic_at(handler) if topic is None else topic_for_name(handler, topic)
     text = encode_event(event, route, plan.types.encode(event, data))
     if (unit := unit_to_wait_for()) is None:

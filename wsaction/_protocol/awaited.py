@@ -19,7 +19,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def awaited(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])  # kept whole: type checkers differ in what it returns
+
+
+def awaited(function: F) -> F:
     """Makes a frame fail whose action calls this coroutine function and drops the coroutine before it ran.
 
     Outside of a frame, and once the frame is answered, the log has an error instead.
@@ -29,14 +32,14 @@ def awaited(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
     """
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         pending = _Pending(function.__qualname__, current_frame.get() or connecting_frame.get())
         coroutine = pending.run(function, *args, **kwargs)
         coroutine.__qualname__ = function.__qualname__  # type: ignore[attr-defined]  # for Python's own warning
         pending.dropped = ref(coroutine, pending.on_end)
         return coroutine
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 class _Pending:

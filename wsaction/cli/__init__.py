@@ -23,6 +23,7 @@ from wsaction.cli._loading import (
 from wsaction.cli.call import call
 from wsaction.cli.codegen import codegen
 from wsaction.cli.inspect import asyncapi, check, routes
+from wsaction.cli.new import new
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.server import run as run_app
 
@@ -52,6 +53,7 @@ def main() -> None:
     """wsaction: routes, serializers, permissions and generic actions on one WebSocket."""
 
 
+main.add_command(new)
 main.add_command(call)
 main.add_command(routes)
 main.add_command(asyncapi)

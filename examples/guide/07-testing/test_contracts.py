@@ -1,6 +1,6 @@
 """A queryset and a layer of one's own pass the tests of wsaction."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 
@@ -31,7 +31,7 @@ class Thing(BaseModel):
 
 class TestQuerySet(QuerySetContract):
     @asynccontextmanager
-    async def make(self, rows: Sequence[Mapping[str, object]]) -> AsyncIterator[MemoryQuerySet]:
+    async def make(self, rows: Sequence[Mapping[str, object]]) -> AsyncGenerator[MemoryQuerySet[Thing]]:
         things = [Thing.model_validate(row) for row in rows]
         yield MemoryQuerySet(Thing, rows=things, unique=["slug", ("board", "position")])
 

@@ -10,7 +10,9 @@ import shutil
 import sys
 from functools import cache
 from importlib import import_module
+from inspect import isroutine
 from pathlib import Path
+from types import GenericAlias
 
 from sphinx.cmd.build import main as sphinx_build
 
@@ -104,7 +106,10 @@ def write_reference(module: str) -> None:
             elsewhere.append(f"* `{name} <{home}.{name}>` of `{home}`")
             continue
         value = getattr(import_module(module), name)
-        kind = "function" if callable(value) else "data"
+        if isinstance(value, GenericAlias):  # `Values = dict[str, Any]`: its docstring is that of dict
+            text += f".. py:data:: {module}.{name}\n   :value: {value}\n\n"
+            continue
+        kind = "function" if isroutine(value) else "data"
         if isinstance(value, type):
             kind = "exception" if issubclass(value, BaseException) else "class"
         text += f".. auto{kind}:: {module}.{name}\n"

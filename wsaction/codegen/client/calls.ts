@@ -51,6 +51,11 @@ export class BaseClient {
     return this.#line.state;
   }
 
+  /** Why there is no connection; undefined while it is open, and before the first attempt. */
+  get $cause(): Error | undefined {
+    return this.#line.cause;
+  }
+
   /**
    * Connects now instead of at the first call. Resolves once the connection is open. Rejects with `ConnectionFailed` if
    * there will be none, because the server refuses or the client is closed.
@@ -151,12 +156,7 @@ export class BaseClient {
     try {
       await this.#within<void>(`subscribe ${fullRoute}`, settings.timeout ?? 30, settings.signal, (resolve, reject) => {
         const joining = (follower = new Follower(this.#line, this.#audience, fullRoute, settings, { resolve, reject }));
-        const stop = this.#line.whenOpen((link) => joining.shared.look(link), reject);
-        const stopLeaving = onAbort(settings.signal, () => joining.leave()); // at once: a new subscription may follow
-        return () => {
-          stop();
-          stopLeaving();
-        };
+        return this.#line.whenOpen((link) => joining.shared.look(link), reject);
       });
     } catch (error) {
       follower?.leave();
