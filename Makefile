@@ -3,6 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+DOCS_VENV ?= .venv-docs
 BENCH_VENV ?= .venv-bench
 BENCH := $(BENCH_VENV)/bin/python
 PORT ?= 8000
@@ -10,13 +11,14 @@ PYTEST_ARGS ?=
 # What is compiled is kept, whatever the environment says: the tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test check bench examples clean
+.PHONY: help run test check bench docs examples clean
 
 help:
 	@echo "make run        serve examples/boards, a shared kanban board, on 127.0.0.1:$(PORT) (PORT=... for another one)"
 	@echo "make test       run the tests, three processes for two cores (PYTEST_ARGS=... is passed on; COVERAGE=1: with its gate)"
 	@echo "make check      ruff (lint and format) and mypy --strict"
 	@echo "make bench      the benchmarks, as ratios in one run (QUICK=1: under a minute; QUESTIONS=routing: only that)"
+	@echo "make docs       build the guide and the reference as one site, .docs/site; a warning or a broken link fails"
 	@echo "make examples   what is in examples/ and how to start each"
 	@echo "make clean      remove the virtual environments and the caches"
 
@@ -76,11 +78,26 @@ $(BENCH_VENV)/.full: benchmarks/peers.txt | $(BENCH_VENV)/.quick
 bench: $(BENCH_VENV)/$(if $(QUICK),.quick,.full)
 	@$(BENCH) -m benchmarks $(if $(QUICK),--quick) $(QUESTIONS)
 
+$(DOCS_VENV)/.docs: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "wsaction needs Python 3.11 or newer; none is on PATH (PYTHON=... names one)"; exit 1; }
+	@echo "==> installing wsaction and Sphinx into $(DOCS_VENV)"
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_VENV)/.docs
+	@echo "==> building the site"
+	@$(DOCS_VENV)/bin/python examples/guide/_site/build.py
+
 examples:
 	@for f in $$(grep -l '^app = ' examples/*.py examples/*/*.py); do \
 		sed -n "1s|^\"\"\"\(.*\)\"\"\"$$|$$f: \1|p" $$f; \
 		echo "    $(BIN)/python -m wsaction run $$(echo $${f%.py} | tr / .):app"; \
 	done
+	@for f in examples/guide/*/app.py; do \
+		sed -n "1s|^\"\"\"\(.*\)\"\"\"$$|$$f: \1|p" $$f; \
+		echo "    $(BIN)/python -m wsaction run app:app --app-dir $${f%/app.py}"; \
+	done
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) .docs .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

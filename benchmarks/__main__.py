@@ -2,7 +2,7 @@
 
 A question is a module with `answer(quick) -> Answer`, listed in `QUESTIONS`. The questions share `contestants`,
 `driver`, `server` and `load`. Each table is printed when it is ready. At the end, a full run writes `results.json` and
-the plot, which the README shows. A quick run writes `results-quick.json`, which git ignores.
+the plot, which `benchmarks/README.md` shows. A quick run writes `results-quick.json`, which git ignores.
 """
 
 import argparse

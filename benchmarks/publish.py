@@ -1,4 +1,4 @@
-"""Updates the README from `results.json`: the table, the date and the machine of the last full run.
+"""Updates `benchmarks/README.md` from `results.json`: the table, the date and the machine of the last full run.
 
 python -m benchmarks.publish
 """
@@ -13,10 +13,10 @@ __all__ = ("markdown", "replaced")
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results: written by `python -m benchmarks.publish` -->", "<!-- end of results -->"
-PLOT = "![The action job: wsaction beside the by-hand app and its peers](benchmarks/results.svg)"
+PLOT = "![The action job: wsaction beside the by-hand app and its peers](results.svg)"
 Aims = list[dict[str, Any]]
 
-# Lines of the README's table: label, key of the question, choice of its aims, format of a figure.
+# Lines of the page's table: label, key of the question, choice of its aims, format of a figure.
 LINES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool], str], ...] = (
     (
         "the action job in process, time, by hand = 1",
@@ -88,15 +88,15 @@ def verdict(aims: Aims) -> str:
     return "met" if met == len(aims) else "missed" if not met else f"met in {met} of {len(aims)} shapes"
 
 
-def replaced(readme: str, table: str) -> str:
-    """The README with the table between its two marks. Raises ``ValueError`` if it has no marks."""
+def replaced(page: str, table: str) -> str:
+    """The page with the table between its two marks. Raises ``ValueError`` if it has no marks."""
     whole = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not whole.search(readme):
-        raise ValueError(f"expected {BEGIN!r} and {END!r} in the README, around its table of results")
-    return whole.sub(lambda _: f"{BEGIN}\n{table}\n{END}", readme)
+    if not whole.search(page):
+        raise ValueError(f"expected {BEGIN!r} and {END!r} in the page, around its table of results")
+    return whole.sub(lambda _: f"{BEGIN}\n{table}\n{END}", page)
 
 
 if __name__ == "__main__":
-    target = HERE.parent / "README.md"
+    target = HERE / "README.md"
     target.write_text(replaced(target.read_text(), markdown(json.loads((HERE / "results.json").read_text()))))
     print(target)

@@ -2,12 +2,8 @@
 
 from pydantic import BaseModel
 
-from wsaction import generics
-from wsaction.applications import WSAction
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
-from wsaction.querysets import MemoryQuerySet
-from wsaction.routing import path
+from wsaction import AsyncAPIConsumer, MemoryQuerySet, WSAction, async_action, path
+from wsaction.generics import RetrieveAPIActionHandler
 
 
 class Card(BaseModel):
@@ -23,7 +19,7 @@ class CardIn(BaseModel):
 CARDS = MemoryQuerySet(Card, rows=[Card(id=1, title="Read the README"), Card(id=2, title="Send a frame")])
 
 
-class CardHandler(generics.RetrieveAPIActionHandler):
+class CardHandler(RetrieveAPIActionHandler[Card]):
     """`retrieve` is inherited from the generic class; `create` is an action of its own."""
 
     queryset = CARDS

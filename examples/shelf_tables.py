@@ -1,14 +1,13 @@
 """Database tables for shelves.py, used if its `DATABASE` is set."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction import QuerySet, SQLAlchemyQuerySet, WSAction
 
 
 class Base(DeclarativeBase):
@@ -36,13 +35,13 @@ class Card(Base):
     done: Mapped[bool]
 
 
-def tables(url: str) -> tuple[Any, Any, Any]:
+def tables(url: str) -> tuple[QuerySet, QuerySet, Callable[[WSAction], AbstractAsyncContextManager[None]]]:
     """The querysets of boards and cards in a database, and a lifespan that creates missing tables."""
     engine = create_async_engine(url)
     sessions = async_sessionmaker(engine)
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
+    async def lifespan(app: WSAction) -> AsyncGenerator[None]:
         async with engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         yield

@@ -1,22 +1,33 @@
 """CRUD for boards and cards with owners, in memory or in SQLite by changing one line."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from wsaction import generics
-from wsaction.applications import WSAction
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
+from wsaction import (
+    AsyncAPIActionHandler,
+    AsyncAPIConsumer,
+    BasePermission,
+    MemoryQuerySet,
+    ModelAPIActionHandler,
+    Output,
+    QuerySet,
+    ReadOnly,
+    Scope,
+    SimpleRouter,
+    Values,
+    WSAction,
+    async_action,
+    include,
+    path,
+)
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
-from wsaction.mixins import Output
-from wsaction.permissions import BasePermission
-from wsaction.querysets import MemoryQuerySet
-from wsaction.routers import SimpleRouter
-from wsaction.routing import include, path
-from wsaction.serializers import ReadOnly
 
 DATABASE = ""  # in memory; with "sqlite+aiosqlite:///shelves.db", on disk
+
+Lifespan = Callable[[WSAction], AbstractAsyncContextManager[None]]
 
 
 class Board(BaseModel):
@@ -35,8 +46,8 @@ class Card(BaseModel):
     done: bool = False
 
 
-def stores(database: str) -> tuple[Any, Any, Any]:
-    """The querysets of boards and cards, and the app's lifespan."""
+def stores(database: str) -> tuple[QuerySet[Board], QuerySet[Card], Lifespan | None]:
+    """The querysets of boards and cards, and the app's lifespan. Mapped classes have the attributes of the models."""
     if database:
         from examples.shelf_tables import tables
 
@@ -52,13 +63,16 @@ class IsOwnerOrReads(BasePermission):
 
     message = "Only the owner may do this."
 
-    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any, **kwargs: Any) -> bool:
+    def has_object_permission(
+        self, scope: Scope, handler: AsyncAPIActionHandler, action: str, obj: Board | Card, **kwargs: object
+    ) -> bool:
         return action == "retrieve" or obj.owner == handler.consumer.name
 
 
-class BoardHandler(generics.ModelAPIActionHandler):
+class BoardHandler(ModelAPIActionHandler[Board]):
     """Boards, which everyone may see."""
 
+    consumer: "Shelves"
     queryset = BOARDS
     serializer_class = Board
     permission_classes = (IsOwnerOrReads,)
@@ -67,13 +81,14 @@ class BoardHandler(generics.ModelAPIActionHandler):
     search_fields = ("title",)
     ordering_fields = ("title",)
 
-    async def perform_create(self, values: dict[str, Any]) -> Any:
+    async def perform_create(self, values: Values) -> Board:
         return await super().perform_create({**values, "owner": self.consumer.name})
 
 
-class CardHandler(generics.ModelAPIActionHandler):
+class CardHandler(ModelAPIActionHandler[Card]):
     """Cards of the board in the route."""
 
+    consumer: "Shelves"
     queryset = CARDS
     serializer_class = Card
     permission_classes = (IsOwnerOrReads,)
@@ -83,10 +98,10 @@ class CardHandler(generics.ModelAPIActionHandler):
     ordering_fields = ("title", "priority", "done")
     ordering = ("-priority", "title")
 
-    def get_queryset(self) -> Any:
+    def get_queryset(self) -> QuerySet[Card]:
         return super().get_queryset().filter(board_id=self.kwargs["board_pk"])
 
-    async def perform_create(self, values: dict[str, Any]) -> Any:
+    async def perform_create(self, values: Values) -> Card:
         board = await BOARDS.get(pk=self.kwargs["board_pk"])  # 404 if there is no such board
         return await super().perform_create({**values, "board_id": board.id, "owner": self.consumer.name})
 

@@ -30,6 +30,7 @@ from wsaction._server.runtime import Runtime
 from wsaction._utils.asgi import Receive, Send
 from wsaction._utils.hints import did_you_mean
 from wsaction._utils.lifespan import Lifespan, State, app_running
+from wsaction.authentication._classes import BaseAuthentication
 from wsaction.authentication._identity import user_id as id_of_user
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
@@ -95,7 +96,7 @@ class WSAction:
         allowed_hosts: Sequence[str] = (),
         require_origin: bool = False,
         limits: Limits | None = None,
-        authentication_classes: Sequence[Any] = (),
+        authentication_classes: Sequence[type[BaseAuthentication] | BaseAuthentication] = (),
         user_id: Callable[[Any], Any] | None = None,
         middleware: Sequence[Middleware] = (),
         exception_handlers: Mapping[type[BaseException], ExceptionHandler] | None = None,

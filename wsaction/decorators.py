@@ -5,6 +5,8 @@ from typing import Any, Literal, TypeVar, overload
 
 from wsaction._handlers.action import FINAL_STATUS, OPTIONS_ATTRIBUTE, ActionOptions, is_final_status
 from wsaction.exceptions import ImproperlyConfigured
+from wsaction.permissions._classes import Permission
+from wsaction.throttling import BaseThrottle
 
 __all__ = ("async_action",)
 
@@ -24,8 +26,8 @@ def async_action(
     send_response_in_broadcast: bool = True,
     timeout: float | None = None,
     ordered: bool = True,
-    permission_classes: Sequence[Any] | None = None,
-    throttle_classes: Sequence[Any] | None = None,
+    permission_classes: Sequence[Permission] | None = None,
+    throttle_classes: Sequence[type[BaseThrottle] | BaseThrottle] | None = None,
     status: int = 200,
     summary: str | None = None,
     detail: bool | None = None,

@@ -1,4 +1,4 @@
-"""Dependency injection as in FastAPI: `Annotated[Board, Depends(get_board)]` for a parameter of an action."""
+"""Dependency injection as in FastAPI: ``Annotated[Board, Depends(get_board)]`` for a parameter of an action."""
 
 from wsaction._handlers.dependencies import Depends
 

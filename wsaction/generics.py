@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import wraps
 from inspect import iscoroutinefunction
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
@@ -27,19 +27,23 @@ from wsaction._handlers.declarations import HookFlags, overrides
 from wsaction._protocol.awaited import awaited
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import ImproperlyConfigured, NotFound
-from wsaction.filters import check_query
+from wsaction.filters import BaseFilterBackend, check_query
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.mixins import (
     CreateModelMixin,
     DestroyModelMixin,
     ListModelMixin,
+    ModelT,
+    OutputT,
     RetrieveModelMixin,
     Slot,
     UpdateModelMixin,
+    Values,
     resolve_parts,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of, total
 from wsaction.permissions._classes import require
+from wsaction.querysets import QuerySet
 from wsaction.querysets._lookups import FieldError
 from wsaction.serializers import ReadOnly, input_model, output_model
 from wsaction.serializers._core_schema import marked
@@ -76,7 +80,7 @@ __all__ = (
 Serializer = type[BaseModel]
 
 
-class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
+class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, OutputT]):
     """A handler of the objects of a ``queryset``, which it serializes by ``serializer_class``, a pydantic model.
 
     ``input_serializer_class`` is the model of the input, if that differs. An action's object is the one whose
@@ -89,16 +93,20 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     it in ``query_parameters``. Mounting the handler raises `ImproperlyConfigured` if these attributes are wrong.
     """
 
-    queryset: ClassVar[Any] = None
-    serializer_class: ClassVar[Serializer | None] = None
+    if TYPE_CHECKING:
+        queryset: QuerySet[ModelT]
+        serializer_class: type[OutputT]
+    else:
+        queryset = None
+        serializer_class = None
     input_serializer_class: ClassVar[Serializer | None] = None
     lookup_field: ClassVar[str] = "pk"
     lookup_url_kwarg: ClassVar[str | None] = None
     lookup_value_converter: ClassVar[str] = "str"  # for `wsaction.routers.SimpleRouter`, like the next
     lookup_value_regex: ClassVar[str | None] = None
-    pagination_class: ClassVar[Any] = PageNumberPagination
-    filter_backends: ClassVar[Sequence[Any]] = ()
-    filter_fields: ClassVar[Any] = ()
+    pagination_class: ClassVar[type[BasePagination] | BasePagination | None] = PageNumberPagination
+    filter_backends: ClassVar[Sequence[type[BaseFilterBackend] | BaseFilterBackend]] = ()
+    filter_fields: ClassVar[Sequence[str] | Mapping[str, Sequence[str]]] = ()
     search_fields: ClassVar[Sequence[str]] = ()
     ordering_fields: ClassVar[Sequence[str]] = ()
     ordering: ClassVar[str | Sequence[str]] = ()
@@ -155,14 +163,14 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.publishes_changes = is_live(cls)
 
     # ---------------------------------------------------------------------------------------------- objects
-    def get_queryset(self) -> Any:
+    def get_queryset(self) -> QuerySet[ModelT]:
         """Returns the objects that this frame may access. Override it to limit them, for example to the user's own."""
         if self.queryset is None:
             raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset; set it or override get_queryset()")
         return self.queryset
 
     @awaited
-    async def get_object(self) -> Any:
+    async def get_object(self) -> ModelT:
         """Returns the object that the route names, after checking the object permissions.
 
         Raises `NotFound` if there is no such object or the route names none, and `PermissionDenied`.
@@ -179,7 +187,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         return obj
 
     # ---------------------------------------------------------------------------------------------- events
-    def get_event_routes(self, event: str, obj: Any) -> Sequence[str]:
+    def get_event_routes(self, event: str, obj: ModelT, /) -> Sequence[str]:
         """Returns the routes whose subscribers get ``created``, ``updated`` or ``deleted`` for ``obj``.
 
         By default, that is this route and, if a `SimpleRouter` made it, the routes of the list and of the object.
@@ -188,7 +196,12 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         return event_routes(self, obj)
 
     @awaited
-    async def publish_object(self, event: str, obj: Any, before: Any = None) -> None:
+    async def publish_object(
+        self,
+        event: Literal["created", "updated", "deleted"],
+        obj: ModelT,
+        before: ModelT | Mapping[str, Any] | None = None,
+    ) -> None:
         """Publishes that an object was ``created``, ``updated`` or ``deleted`` other than by a ``perform_...`` method.
 
         The event is published after the commit, as by `publish`. If the database session has expired the object, it is
@@ -213,7 +226,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         raise NotFound(f"This route names no object: {name} is neither in the route nor in the frame.")
 
     # ---------------------------------------------------------------------------------------------- lists
-    def filter_queryset(self, queryset: Any) -> Any:
+    def filter_queryset(self, queryset: QuerySet[ModelT], /) -> QuerySet[ModelT]:
         """Returns the queryset filtered by ``filter_backends``. Raises `wsaction.exceptions.InvalidParameters`."""
         if self.frame.call.query and self.frame.action is not None:
             check_query(self.query_params.multi_items(), self.known_parameters())
@@ -228,12 +241,12 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         return paginator
 
     @awaited
-    async def paginate_queryset(self, queryset: Any) -> Page | None:
+    async def paginate_queryset(self, queryset: QuerySet[ModelT], /) -> Page[ModelT] | None:
         """Returns the page that the frame requests; None without a paginator. Raises `NotFound`."""
         paginator = self.paginator
         return None if paginator is None else await paginator.paginate_queryset(queryset, self)
 
-    def get_paginated_response(self, page: Page, results: Sequence[Any]) -> Any:
+    def get_paginated_response(self, page: Page[ModelT], results: Sequence[OutputT], /) -> Any:
         """Returns the reply of ``list`` for a page and its serialized objects."""
         return self.paginator.get_paginated_response(page, results)  # type: ignore[union-attr]  # it made the page
 
@@ -259,7 +272,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         return [*names, *(() if paginator is None else paginator.parameters), *self.query_parameters]
 
     # ---------------------------------------------------------------------------------------------- serializers
-    def get_serializer_class(self) -> Serializer:
+    def get_serializer_class(self) -> type[OutputT]:
         """Returns the model by which objects are serialized. Override it to choose one for each frame."""
         if self.serializer_class is None:
             raise ImproperlyConfigured(
@@ -269,17 +282,23 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     def get_input_serializer_class(self) -> Serializer:
         """Returns the model of the input: ``input_serializer_class``, or else `get_serializer_class`."""
-        return self.input_serializer_class or self.get_serializer_class()
+        if self.input_serializer_class is not None:
+            return self.input_serializer_class
+        return self.get_serializer_class()  # type: ignore[return-value]  # OutputT has no bound: its default is ModelT
 
-    def serialize(self, obj: Any) -> BaseModel:
+    def serialize(self, obj: ModelT, /) -> OutputT:
         """Returns the object as an instance of the serializer, from its attributes."""
-        return as_output(output_model(self.get_serializer_class()), obj)
+        serializer: Any = self.get_serializer_class()
+        output: OutputT = as_output(output_model(serializer), obj)
+        return output
 
-    def serialize_many(self, objs: Sequence[Any]) -> Sequence[BaseModel]:
+    def serialize_many(self, objs: Sequence[ModelT], /) -> Sequence[OutputT]:
         """Serializes many objects, in one call of pydantic."""
-        return many_as_output(output_model(self.get_serializer_class()), objs)
+        serializer: Any = self.get_serializer_class()
+        outputs: Sequence[OutputT] = many_as_output(output_model(serializer), objs)
+        return outputs
 
-    def validate(self, data: Any, obj: Any = None, *, partial: bool = False) -> dict[str, Any]:
+    def validate(self, data: Any, obj: ModelT | None = None, *, partial: bool = False) -> Values:
         """Validates input. Returns the values to write by field, without the fields that are marked ``ReadOnly``.
 
         :param data: The input, as it came in the frame.
@@ -398,7 +417,7 @@ GenericAsyncAPIActionHandler.reserved_names = frozenset(
 )
 
 
-class GenericAsyncAPIConsumer(GenericAsyncAPIActionHandler, AsyncAPIConsumer):
+class GenericAsyncAPIConsumer(GenericAsyncAPIActionHandler[ModelT, OutputT], AsyncAPIConsumer):
     """`GenericAsyncAPIActionHandler` as the root of a connection. The connection's path may capture the key."""
 
 
@@ -465,102 +484,133 @@ _MODEL_ACTIONS: frozenset[Any] = frozenset(
 )
 
 
-class CreateAPIActionHandler(CreateModelMixin, GenericAsyncAPIActionHandler):
+class CreateAPIActionHandler(CreateModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]):
     """A handler with ``create``."""
 
 
-class CreateAPIConsumer(CreateModelMixin, GenericAsyncAPIConsumer):
+class CreateAPIConsumer(CreateModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]):
     """A consumer with ``create``."""
 
 
-class ListAPIActionHandler(ListModelMixin, GenericAsyncAPIActionHandler):
+class ListAPIActionHandler(ListModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]):
     """A handler with ``list``."""
 
 
-class ListAPIConsumer(ListModelMixin, GenericAsyncAPIConsumer):
+class ListAPIConsumer(ListModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]):
     """A consumer with ``list``."""
 
 
-class RetrieveAPIActionHandler(RetrieveModelMixin, GenericAsyncAPIActionHandler):
+class RetrieveAPIActionHandler(RetrieveModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]):
     """A handler with ``retrieve``."""
 
 
-class RetrieveAPIConsumer(RetrieveModelMixin, GenericAsyncAPIConsumer):
+class RetrieveAPIConsumer(RetrieveModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]):
     """A consumer with ``retrieve``."""
 
 
-class UpdateAPIActionHandler(UpdateModelMixin, GenericAsyncAPIActionHandler):
+class UpdateAPIActionHandler(UpdateModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]):
     """A handler with ``update`` and ``partial_update``."""
 
 
-class UpdateAPIConsumer(UpdateModelMixin, GenericAsyncAPIConsumer):
+class UpdateAPIConsumer(UpdateModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]):
     """A consumer with ``update`` and ``partial_update``."""
 
 
-class DestroyAPIActionHandler(DestroyModelMixin, GenericAsyncAPIActionHandler):
+class DestroyAPIActionHandler(DestroyModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]):
     """A handler with ``destroy``."""
 
 
-class DestroyAPIConsumer(DestroyModelMixin, GenericAsyncAPIConsumer):
+class DestroyAPIConsumer(DestroyModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]):
     """A consumer with ``destroy``."""
 
 
-class ListCreateAPIActionHandler(ListModelMixin, CreateModelMixin, GenericAsyncAPIActionHandler):
+class ListCreateAPIActionHandler(
+    ListModelMixin[ModelT, OutputT], CreateModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]
+):
     """A handler with ``list`` and ``create``."""
 
 
-class ListCreateAPIConsumer(ListModelMixin, CreateModelMixin, GenericAsyncAPIConsumer):
+class ListCreateAPIConsumer(
+    ListModelMixin[ModelT, OutputT], CreateModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]
+):
     """A consumer with ``list`` and ``create``."""
 
 
-class RetrieveUpdateAPIActionHandler(RetrieveModelMixin, UpdateModelMixin, GenericAsyncAPIActionHandler):
+class RetrieveUpdateAPIActionHandler(
+    RetrieveModelMixin[ModelT, OutputT],
+    UpdateModelMixin[ModelT, OutputT],
+    GenericAsyncAPIActionHandler[ModelT, OutputT],
+):
     """A handler with ``retrieve``, ``update`` and ``partial_update``."""
 
 
-class RetrieveUpdateAPIConsumer(RetrieveModelMixin, UpdateModelMixin, GenericAsyncAPIConsumer):
+class RetrieveUpdateAPIConsumer(
+    RetrieveModelMixin[ModelT, OutputT], UpdateModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]
+):
     """A consumer with ``retrieve``, ``update`` and ``partial_update``."""
 
 
-class RetrieveDestroyAPIActionHandler(RetrieveModelMixin, DestroyModelMixin, GenericAsyncAPIActionHandler):
+class RetrieveDestroyAPIActionHandler(
+    RetrieveModelMixin[ModelT, OutputT],
+    DestroyModelMixin[ModelT, OutputT],
+    GenericAsyncAPIActionHandler[ModelT, OutputT],
+):
     """A handler with ``retrieve`` and ``destroy``."""
 
 
-class RetrieveDestroyAPIConsumer(RetrieveModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer):
+class RetrieveDestroyAPIConsumer(
+    RetrieveModelMixin[ModelT, OutputT], DestroyModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]
+):
     """A consumer with ``retrieve`` and ``destroy``."""
 
 
 class RetrieveUpdateDestroyAPIActionHandler(
-    RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIActionHandler
+    RetrieveModelMixin[ModelT, OutputT],
+    UpdateModelMixin[ModelT, OutputT],
+    DestroyModelMixin[ModelT, OutputT],
+    GenericAsyncAPIActionHandler[ModelT, OutputT],
 ):
     """A handler with ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class RetrieveUpdateDestroyAPIConsumer(
-    RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer
+    RetrieveModelMixin[ModelT, OutputT],
+    UpdateModelMixin[ModelT, OutputT],
+    DestroyModelMixin[ModelT, OutputT],
+    GenericAsyncAPIConsumer[ModelT, OutputT],
 ):
     """A consumer with ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class ModelAPIActionHandler(
-    ListModelMixin,
-    CreateModelMixin,
-    RetrieveModelMixin,
-    UpdateModelMixin,
-    DestroyModelMixin,
-    GenericAsyncAPIActionHandler,
+    ListModelMixin[ModelT, OutputT],
+    CreateModelMixin[ModelT, OutputT],
+    RetrieveModelMixin[ModelT, OutputT],
+    UpdateModelMixin[ModelT, OutputT],
+    DestroyModelMixin[ModelT, OutputT],
+    GenericAsyncAPIActionHandler[ModelT, OutputT],
 ):
     """A handler with ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
 class ModelAPIConsumer(
-    ListModelMixin, CreateModelMixin, RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer
+    ListModelMixin[ModelT, OutputT],
+    CreateModelMixin[ModelT, OutputT],
+    RetrieveModelMixin[ModelT, OutputT],
+    UpdateModelMixin[ModelT, OutputT],
+    DestroyModelMixin[ModelT, OutputT],
+    GenericAsyncAPIConsumer[ModelT, OutputT],
 ):
     """A consumer with ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
 
 
-class ReadOnlyModelAPIActionHandler(ListModelMixin, RetrieveModelMixin, GenericAsyncAPIActionHandler):
+class ReadOnlyModelAPIActionHandler(
+    ListModelMixin[ModelT, OutputT], RetrieveModelMixin[ModelT, OutputT], GenericAsyncAPIActionHandler[ModelT, OutputT]
+):
     """A handler with ``list`` and ``retrieve``."""
 
 
-class ReadOnlyModelAPIConsumer(ListModelMixin, RetrieveModelMixin, GenericAsyncAPIConsumer):
+class ReadOnlyModelAPIConsumer(
+    ListModelMixin[ModelT, OutputT], RetrieveModelMixin[ModelT, OutputT], GenericAsyncAPIConsumer[ModelT, OutputT]
+):
     """A consumer with ``list`` and ``retrieve``."""

@@ -1,11 +1,11 @@
 """`AsyncAPIActionHandler`: the base class of handlers, which answer the actions of a route."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from inspect import iscoroutinefunction
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from starlette.authentication import UnauthenticatedUser as StarletteUnauthenticatedUser
 from starlette.datastructures import QueryParams
@@ -37,9 +37,12 @@ from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
-from wsaction.permissions._classes import Permissions, refusing
-from wsaction.throttling import check_throttles, compile_throttles
+from wsaction.permissions._classes import Permission, Permissions, refusing
+from wsaction.throttling import BaseThrottle, check_throttles, compile_throttles
 from wsaction.transactions import UnitOfWork, unit_of_work
+
+if TYPE_CHECKING:
+    from wsaction.applications import WSAction
 
 __all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
 
@@ -65,8 +68,8 @@ class AsyncAPIActionHandler:
     ...         return text
     """
 
-    permission_classes: ClassVar[Sequence[Any]] = ()
-    throttle_classes: ClassVar[Sequence[Any]] = ()
+    permission_classes: ClassVar[Sequence[Permission]] = ()
+    throttle_classes: ClassVar[Sequence[type[BaseThrottle] | BaseThrottle]] = ()
     throttle_scope: ClassVar[str | None] = None  # the name of a ScopedRateThrottle's rate
     routepatterns: ClassVar[Sequence[Any]] = ()
     group_send_lookup_kwargs: ClassVar[str | None] = None  # the capture that names the group of its broadcasts
@@ -91,9 +94,12 @@ class AsyncAPIActionHandler:
     }
     _plain_hooks: ClassVar[tuple[str, ...]] = ("get_permissions", "get_throttles", "get_topic")
 
-    consumer: Any  # the consumer of the connection; Any, because it has the attributes of an application's class
+    # An application annotates the next two in a base class of its own: `user: User`, `consumer: Board`.
+    consumer: Any  # the consumer of the connection; a consumer is its own
+    if TYPE_CHECKING:
+        user: Any  # a variable, because pyright lets no annotation override a property
     connection: Connection  # a consumer has it alone; None if it serves no connection
-    scope: Any  # the connection's ASGI scope
+    scope: MutableMapping[str, Any]  # the connection's ASGI scope
     mounted: MountedHandler  # its place in the table of routes
     frame: Frame  # the frame that it answers
 
@@ -158,14 +164,22 @@ class AsyncAPIActionHandler:
         """Raises `ImproperlyConfigured` if the class lacks an attribute that the view's actions need; a hook."""
 
     # ---------------------------------------------------------------------------------------------- the connection
-    @property
-    def user(self) -> Any:
-        """The user of the connection: ``scope["user"]``, or Starlette's ``UnauthenticatedUser`` if that is not set."""
-        user = self.scope.get("user")
-        return UnauthenticatedUser() if user is None else user
+    if not TYPE_CHECKING:
+
+        @property
+        def user(self):
+            """The user of the connection: ``scope["user"]``; Starlette's ``UnauthenticatedUser`` if that is not set.
+
+            For type checkers it is ``Any``, unless a base class of the application's annotates it.
+
+            >>> class Handler(AsyncAPIActionHandler):
+            ...     user: User
+            """
+            user = self.scope.get("user")
+            return UnauthenticatedUser() if user is None else user
 
     @property
-    def app(self) -> Any:
+    def app(self) -> "WSAction":
         """The `WSAction` that serves the connection: ``await self.app.publish("boards/7/", "moved", card)``.
 
         Raises ``RuntimeError`` if the consumer is served without an app.
@@ -308,7 +322,7 @@ class AsyncAPIActionHandler:
         return unit_of_work()
 
     # ---------------------------------------------------------------------------------------------- permissions
-    def get_permissions(self) -> Sequence[Any]:
+    def get_permissions(self) -> Sequence[Permission]:
         """The permissions of this handler for the current frame; override it to choose them for each frame."""
         action = self._plan().action
         if action is not None and action.options.permission_classes is not None:
@@ -341,7 +355,7 @@ class AsyncAPIActionHandler:
         return self.mounted.compiled(self.get_permissions())
 
     # ---------------------------------------------------------------------------------------------- throttles
-    def get_throttles(self) -> Sequence[Any]:
+    def get_throttles(self) -> Sequence[type[BaseThrottle] | BaseThrottle]:
         """The throttles of this handler for the current frame; override it to choose them for each frame."""
         action = self._plan().action
         if action is not None and action.options.throttle_classes is not None:

@@ -1,8 +1,8 @@
 """Hooks: callbacks for metrics, logs and traces.
 
-`_dispatch.hooks` calls ``on_action``, `_server.lifecycle` calls ``on_connect`` and ``on_disconnect``, `_pubsub.topic`
-``on_event``, `_pubsub.hub` ``on_unpublished``, and each connection and `_dispatch.session` ``on_limit``. To add a hook,
-declare it in `Hooks` and call ``hooks.call("on_...", ...)`` where it happens.
+``_dispatch.hooks`` calls ``on_action``, ``_server.lifecycle`` calls ``on_connect`` and ``on_disconnect``,
+``_pubsub.topic`` ``on_event``, ``_pubsub.hub`` ``on_unpublished``, and each connection and ``_dispatch.session``
+``on_limit``. To add a hook, declare it in `Hooks` and call ``hooks.call("on_...", ...)`` where it happens.
 """
 
 import logging

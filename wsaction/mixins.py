@@ -6,7 +6,7 @@ of an application can use them too, as in ``async def finish(self) -> Output``, 
 ``self.serialize(obj)``: any other result is sent as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, subscribers get ``created``, ``updated`` and ``deleted`` events for
-``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See `wsaction._events.crud`.
+``perform_create``, ``perform_update`` and ``perform_destroy``, after the commit. See ``wsaction._events.crud``.
 """
 
 import operator
@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, Union, get_args, get_origin
 
 from pydantic import Strict
+from typing_extensions import TypeVar  # of typing, it has defaults from Python 3.13 on
 
 from wsaction._events.access import values_of
 from wsaction._events.crud import publish_change, record_changes
@@ -24,6 +25,10 @@ from wsaction._events.plan import is_default
 from wsaction._protocol.awaited import awaited
 from wsaction.decorators import async_action
 from wsaction.pagination import fetch_all, iterate_pages
+
+if TYPE_CHECKING:
+    from wsaction.generics import GenericAsyncAPIActionHandler
+    from wsaction.querysets import QuerySet
 
 __all__ = (
     "CreateModelMixin",
@@ -37,8 +42,18 @@ __all__ = (
     "RetrieveModelMixin",
     "Slot",
     "UpdateModelMixin",
+    "Values",
     "resolve_parts",
 )
+
+ModelT = TypeVar("ModelT", default=Any)  # the class of the queryset's objects
+OutputT = TypeVar("OutputT", default=ModelT)  # the serializer, by default the same class
+
+if TYPE_CHECKING:
+    # For type checkers, a mixin has the methods of the handler that it is mixed into.
+    _Mixin = GenericAsyncAPIActionHandler
+else:
+    _Mixin = Generic
 
 
 class Slot(Enum):
@@ -51,6 +66,7 @@ class Slot(Enum):
     PAGES = "pages"
 
 
+Values: TypeAlias = dict[str, Any]  # what `validate` returns: values to write, by field
 Input: TypeAlias = Annotated[Any, Slot.INPUT]  # the fields that a client may write
 PartialInput: TypeAlias = Annotated[Any, Slot.PARTIAL_INPUT]  # the same, each of them optional
 Output: TypeAlias = Annotated[Any, Slot.OUTPUT]  # one object
@@ -79,11 +95,11 @@ def _has_slots(part: Any) -> bool:
     )
 
 
-class CreateModelMixin:
+class CreateModelMixin(_Mixin[ModelT, OutputT]):
     """Adds ``create``, which creates an object from ``data`` and replies with it and status 201."""
 
     @async_action(status=201)
-    async def create(self: Any, data: Input) -> Output:
+    async def create(self, data: Input) -> Output:
         """Creates an object."""
         values = self.validate(data)
         if self.publishes_changes and not is_default(self.perform_create, CreateModelMixin.perform_create):
@@ -94,10 +110,10 @@ class CreateModelMixin:
         return self.serialize(obj)
 
     @awaited
-    async def perform_create(self: Any, values: dict[str, Any]) -> Any:
+    async def perform_create(self, values: Values, /) -> ModelT:
         """Creates the object and returns it. Override it to set values that clients must not set.
 
-        >>> async def perform_create(self, values):
+        >>> async def perform_create(self, values: Values) -> Card:
         ...     return await super().perform_create({**values, "owner_id": self.user.id})
         """
         obj = await self.get_queryset().create(values)
@@ -106,7 +122,7 @@ class CreateModelMixin:
         return obj
 
 
-class ListModelMixin:
+class ListModelMixin(_Mixin[ModelT, OutputT]):
     """Adds ``list``, which replies with one page of the objects that match the route's query.
 
     With ``"stream": true`` in the frame, the reply is the whole list: a partial reply for each page, then a final reply
@@ -117,7 +133,7 @@ class ListModelMixin:
     """
 
     @async_action(streamed_by="list_pages")
-    async def list(self: Any, stream: Annotated[bool, Strict()] = False) -> OutputList:
+    async def list(self, stream: Annotated[bool, Strict()] = False) -> OutputList:
         """Lists the objects, one page at a time."""
         queryset = self.filter_queryset(self.get_queryset())
         page = await self.paginate_queryset(queryset)
@@ -125,10 +141,10 @@ class ListModelMixin:
             return self.serialize_many(await fetch_all(queryset))
         return self.get_paginated_response(page, self.serialize_many(page.items))
 
-    async def list_pages(self: Any) -> OutputPages:
+    async def list_pages(self) -> OutputPages:
         """Lists all objects, with a partial reply for each page."""
 
-        def ask() -> Any:  # for each page again, because the user's access may have changed
+        def ask() -> "QuerySet[ModelT]":  # for each page again, because the user's access may have changed
             return self.filter_queryset(self.get_queryset())
 
         queryset = ask()
@@ -139,32 +155,32 @@ class ListModelMixin:
                 yield self.serialize_many(page)
 
 
-class RetrieveModelMixin:
+class RetrieveModelMixin(_Mixin[ModelT, OutputT]):
     """Adds ``retrieve``, which replies with the object that the route names."""
 
     @async_action
-    async def retrieve(self: Any) -> Output:
+    async def retrieve(self) -> Output:
         """Returns an object."""
         return self.serialize(await self.get_object())
 
 
-class UpdateModelMixin:
+class UpdateModelMixin(_Mixin[ModelT, OutputT]):
     """Adds ``update``, which replaces all fields that a client may write, and ``partial_update``."""
 
     @async_action
-    async def update(self: Any, data: Input) -> Output:
+    async def update(self, data: Input) -> Output:
         """Updates an object. Fields that are left out get their defaults."""
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj)))
 
     @async_action
-    async def partial_update(self: Any, data: PartialInput) -> Output:
+    async def partial_update(self, data: PartialInput) -> Output:
         """Updates the given fields of an object."""
         obj = await self.get_object()
         return self.serialize(await _update(self, obj, self.validate(data, obj, partial=True)))
 
     @awaited
-    async def perform_update(self: Any, obj: Any, values: dict[str, Any]) -> Any:
+    async def perform_update(self, obj: ModelT, values: Values, /) -> ModelT:
         """Updates the object and returns it. Override it to set values that clients must not set."""
         if not self.publishes_changes:
             return await self.get_queryset().update(obj, values)
@@ -174,11 +190,11 @@ class UpdateModelMixin:
         return obj
 
 
-class DestroyModelMixin:
+class DestroyModelMixin(_Mixin[ModelT, OutputT]):
     """Adds ``destroy``, which deletes the object that the route names and replies with null and status 204."""
 
     @async_action(status=204)
-    async def destroy(self: Any) -> None:
+    async def destroy(self) -> None:
         """Deletes an object."""
         obj = await self.get_object()
         if not self.publishes_changes or is_default(self.perform_destroy, DestroyModelMixin.perform_destroy):
@@ -189,7 +205,7 @@ class DestroyModelMixin:
         await publish_change(self, "deleted", obj, before, recorded=recorded)
 
     @awaited
-    async def perform_destroy(self: Any, obj: Any) -> None:
+    async def perform_destroy(self, obj: ModelT, /) -> None:
         """Deletes the object. Override it to do more, or to mark the object as deleted instead."""
         before = values_of(self, obj) if self.publishes_changes else None
         await self.get_queryset().delete(obj)
@@ -197,7 +213,7 @@ class DestroyModelMixin:
             await publish_change(self, "deleted", obj, before)
 
 
-async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
+async def _update(handler: UpdateModelMixin[ModelT, OutputT], obj: ModelT, values: Values) -> ModelT:
     """Calls ``perform_update``, publishes the change and returns the object."""
     if not handler.publishes_changes or is_default(handler.perform_update, UpdateModelMixin.perform_update):
         return _check_returned(handler, "perform_update", await handler.perform_update(obj, values))
@@ -208,7 +224,7 @@ async def _update(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     return obj
 
 
-def _check_returned(handler: Any, hook: str, obj: Any) -> Any:
+def _check_returned(handler: object, hook: str, obj: ModelT | None) -> ModelT:
     """Returns the object that a hook returned. Raises ``TypeError`` for None: a ``return`` is easily forgotten."""
     if obj is None:
         raise TypeError(

@@ -11,11 +11,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, NotRequired, TypeVar
+from typing import Any, Generic, NotRequired
 from urllib.parse import parse_qsl, urlencode
 
 from pydantic_core import to_jsonable_python
-from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
+from typing_extensions import TypedDict, TypeVar  # pydantic requires the former before Python 3.12; defaults: 3.13
 
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, NotFound, bad_parameter
@@ -38,7 +38,7 @@ __all__ = (
     "total",
 )
 
-T = TypeVar("T")
+T = TypeVar("T", default=Any)
 
 
 class PageReply(TypedDict, Generic[T]):
@@ -51,10 +51,10 @@ class PageReply(TypedDict, Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Generic[T]):
     """One page of a list: its objects, the routes of its neighbours, and the number of all objects, if known."""
 
-    items: Sequence[Any]
+    items: Sequence[T]
     next: str | None = None
     previous: str | None = None
     count: int | None = None

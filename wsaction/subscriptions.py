@@ -107,8 +107,8 @@ class SubscribeMixin:
         It runs after the permissions of the action, and again whenever they are checked again. On the route of one
         object, a generic handler gets the object as ``retrieve`` does, if its permissions or queryset restrict objects.
 
-        :raises PermissionDenied: if the client may not subscribe.
-        :raises NotFound: if the object does not exist for the client.
+        :raises wsaction.exceptions.PermissionDenied: if the client may not subscribe.
+        :raises wsaction.exceptions.NotFound: if the object does not exist for the client.
         """
         await check_object(self, access_of(self))
 

@@ -7,8 +7,8 @@ stream holds no database connection.
 
 A unit belongs to the task that began it. Other tasks (``create_task``, ``gather``, a ``TaskGroup``) are outside of it,
 even if its task awaits them: their changes are committed and published on their own. `UnitOfWork.include` brings work
-in another task into the unit. What a sync action calls through `anyio.from_thread` is part of the action's unit; tasks
-that are started there are not.
+in another task into the unit. What a sync action calls through ``anyio.from_thread`` is part of the action's unit;
+tasks that are started there are not.
 
 A commit succeeds, fails, or has an unknown outcome because its answer was lost. If it fails, nothing is changed. If the
 outcome is unknown, the caller gets `OutcomeUnknown`, and ``if_unknown`` callbacks run.

@@ -5,42 +5,50 @@ with all routes below it is for the members of that board.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 from examples.boards import models, tables
 from examples.boards.permissions import IsAuthor, IsBoardOwner, IsMember, is_self
 from examples.boards.positions import between, renumbered
 from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
-from wsaction.decorators import async_action
-from wsaction.exceptions import Conflict, NotFound
+from wsaction import IsAuthenticated, NotFound, PresenceMixin, QuerySet, SimpleRouter, SubscribeMixin, async_action
+from wsaction.exceptions import Conflict
 from wsaction.generics import (
     GenericAsyncAPIActionHandler,
     ListCreateAPIActionHandler,
     ModelAPIActionHandler,
     RetrieveUpdateDestroyAPIActionHandler,
 )
-from wsaction.mixins import CreateModelMixin, Output
-from wsaction.permissions import IsAuthenticated
-from wsaction.presence import PresenceMixin
-from wsaction.routers import SimpleRouter
-from wsaction.subscriptions import SubscribeMixin
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.mixins import CreateModelMixin, Output, Values
+
+Row = TypeVar("Row")
+Shown = TypeVar("Shown")
 
 
-class BoundedListMixin(SubscribeMixin, CreateModelMixin):
+class BaseHandler(AsyncAPIActionHandler):
+    """What all handlers have in common."""
+
+    user: tables.User
+
+
+class BoundedListMixin(SubscribeMixin, CreateModelMixin[Row, Shown]):
     """A live list without pages. Since clients load all of it, it has at most ``max_count`` items."""
 
     pagination_class = None
     lookup_value_converter = "int"
     max_count = 100
 
-    async def perform_create(self: Any, values: dict[str, Any]) -> Any:
-        async with self.queryset.session():  # no other task can add an item between the count and the insert
+    async def perform_create(self, values: Values) -> Row:
+        async with USERS.session():  # no other task can add an item between the count and the insert
             if await self.get_queryset().count() >= self.max_count:
                 raise Conflict(f"There are already {self.max_count}. Delete one before you add another.")
             return await super().perform_create(values)
 
 
-class CommentHandler(BoundedListMixin, ModelAPIActionHandler):
+class CommentHandler(
+    BaseHandler, BoundedListMixin[tables.Comment, models.Comment], ModelAPIActionHandler[tables.Comment, models.Comment]
+):
     """The comments of a card."""
 
     queryset = COMMENTS
@@ -48,14 +56,13 @@ class CommentHandler(BoundedListMixin, ModelAPIActionHandler):
     permission_classes = (IsAuthor,)
     max_count = 200
 
-    def get_queryset(self) -> Any:
+    def get_queryset(self) -> QuerySet[tables.Comment]:
         return super().get_queryset().filter(board_id=self.kwargs["board"], card_id=self.kwargs["card"])
 
-    async def perform_create(self, values: dict[str, Any]) -> tables.Comment:
+    async def perform_create(self, values: Values) -> tables.Comment:
         card = await self._count(+1)
         written = {**values, "board_id": card.board_id, "card_id": card.id, "author_id": self.user.id}
-        comment: tables.Comment = await super().perform_create(written)
-        return comment
+        return await super().perform_create(written)
 
     async def perform_destroy(self, comment: tables.Comment) -> None:
         await self._count(-1)
@@ -69,7 +76,9 @@ class CommentHandler(BoundedListMixin, ModelAPIActionHandler):
         return card
 
 
-class CardHandler(BoundedListMixin, ModelAPIActionHandler):
+class CardHandler(
+    BaseHandler, BoundedListMixin[tables.Card, models.Card], ModelAPIActionHandler[tables.Card, models.Card]
+):
     """The cards of a board."""
 
     queryset = CARDS
@@ -77,13 +86,13 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
     max_count = 300
     events = {"moved": models.Moved}
 
-    def get_queryset(self) -> Any:
+    def get_queryset(self) -> QuerySet[tables.Card]:
         return super().get_queryset().filter(board_id=self.kwargs["board"])
 
     @async_action(status=201)
     async def create(self, data: models.NewCard) -> Output:
         """Adds a card at the end of a column."""
-        async with self.queryset.session():  # as in `move`
+        async with CARDS.session():  # as in `move`
             column = await self._column(data.column_id)
             last = await CARDS.filter(column_id=column.id).order_by("-position").first()
             position = between(None if last is None else last.position, None)
@@ -96,7 +105,7 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
         # Concurrent moves are safe. session() holds SQLite's write lock until the unit of work is committed, so the
         # neighbours cannot change between reading them and writing the card. If two processes choose one position at
         # the same time, the unique constraint refuses one of them.
-        async with self.queryset.session():
+        async with CARDS.session():
             card = await self.get_object()
             column = await self._column(data.column_id)
             try:
@@ -126,19 +135,20 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
         return position
 
 
-class ColumnHandler(BoundedListMixin, ModelAPIActionHandler):
+class ColumnHandler(
+    BaseHandler, BoundedListMixin[tables.Column, models.Column], ModelAPIActionHandler[tables.Column, models.Column]
+):
     """The columns of a board. Deleting a column deletes its cards, without an event for each of them."""
 
     queryset = COLUMNS
     serializer_class = models.Column
     max_count = 20
 
-    def get_queryset(self) -> Any:
+    def get_queryset(self) -> QuerySet[tables.Column]:
         return super().get_queryset().filter(board_id=self.kwargs["board"])
 
-    async def perform_create(self, values: dict[str, Any]) -> tables.Column:
-        column: tables.Column = await super().perform_create({**values, "board_id": self.kwargs["board"]})
-        return column
+    async def perform_create(self, values: Values) -> tables.Column:
+        return await super().perform_create({**values, "board_id": self.kwargs["board"]})
 
 
 board_router = SimpleRouter()
@@ -147,31 +157,32 @@ board_router.register("cards", CardHandler)
 board_router.register("cards/<int:card>/comments", CommentHandler)
 
 
-class BoardsMixin(GenericAsyncAPIActionHandler):
+class BoardsMixin(BaseHandler, GenericAsyncAPIActionHandler[tables.Board, models.Board]):
     """The boards of which the user is a member. Their changes are published to the board and to all its members."""
 
     queryset = BOARDS
     serializer_class = models.Board
 
-    def get_queryset(self) -> Any:
+    def get_queryset(self) -> QuerySet[tables.Board]:
         return super().get_queryset().filter(members__id=self.user.id)
 
     def get_event_routes(self, event: str, board: tables.Board) -> Sequence[str]:
         return [f"boards/{board.id}/", *(f"users/{one.id}/boards/" for one in board.members)]
 
 
-class MyBoardsHandler(BoundedListMixin, BoardsMixin, ListCreateAPIActionHandler):
+class MyBoardsHandler(
+    BoundedListMixin[tables.Board, models.Board], BoardsMixin, ListCreateAPIActionHandler[tables.Board, models.Board]
+):
     """The boards of one user, with a list and a topic for each user."""
 
     permission_classes = (IsAuthenticated, is_self)
 
-    async def perform_create(self, values: dict[str, Any]) -> tables.Board:
+    async def perform_create(self, values: Values) -> tables.Board:
         owned = {**values, "owner_id": self.user.id, "members": [await USERS.get(pk=self.user.id)]}
-        board: tables.Board = await super().perform_create(owned)
-        return board
+        return await super().perform_create(owned)
 
 
-class BoardHandler(PresenceMixin, BoardsMixin, RetrieveUpdateDestroyAPIActionHandler):
+class BoardHandler(PresenceMixin, BoardsMixin, RetrieveUpdateDestroyAPIActionHandler[tables.Board, models.Board]):
     """One board, its viewers, and all routes below it, to which its permissions apply too."""
 
     lookup_url_kwarg = "board"

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def database_url() -> str:
 
 
 @asynccontextmanager
-async def lifespan(app: WSAction) -> AsyncIterator[None]:
+async def lifespan(app: WSAction) -> AsyncGenerator[None]:
     async with database(database_url()):
         await fill()
         yield

@@ -1,12 +1,10 @@
 """The permissions. They are checked for each frame, and for all subscriptions again after `revoke_user()`."""
 
-from typing import Any
-
 from examples.boards.tables import BOARDS
-from wsaction.permissions import BasePermission, IsOwner
+from wsaction import AsyncAPIActionHandler, BasePermission, IsOwner, Scope
 
 
-def is_self(scope: Any, handler: Any, action: str, user: int = 0, **kwargs: Any) -> bool:
+def is_self(scope: Scope, handler: AsyncAPIActionHandler, action: str, user: int = 0, **kwargs: object) -> bool:
     """Users see only their own list of boards."""
     return bool(scope["user"].id == user)
 
@@ -16,7 +14,9 @@ class IsMember(BasePermission):
 
     message = "This board does not exist, or you are not a member of it."
 
-    async def has_permission(self, scope: Any, handler: Any, action: str, board: int = 0, **kwargs: Any) -> bool:
+    async def has_permission(
+        self, scope: Scope, handler: AsyncAPIActionHandler, action: str, board: int = 0, **kwargs: object
+    ) -> bool:
         return await BOARDS.filter(pk=board, members__id=scope["user"].id).exists()
 
 

@@ -1,16 +1,17 @@
 """The SQLAlchemy tables and their querysets: users, boards with members, columns, cards, comments. Stored in SQLite."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Table, UniqueConstraint, event
+from sqlalchemy import BigInteger, ForeignKey, Integer, Table, UniqueConstraint, event
 from sqlalchemy import Column as TableColumn
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction import SQLAlchemyQuerySet
 
 
 class Base(DeclarativeBase):
@@ -20,8 +21,8 @@ class Base(DeclarativeBase):
 members = Table(
     "members",
     Base.metadata,
-    TableColumn("board_id", ForeignKey("boards.id", ondelete="CASCADE"), primary_key=True),
-    TableColumn("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    TableColumn("board_id", Integer, ForeignKey("boards.id", ondelete="CASCADE"), primary_key=True),
+    TableColumn("user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
 )
 
 
@@ -77,7 +78,7 @@ class Comment(Base):
     written_at: Mapped[int] = mapped_column(default=lambda: int(time.time()))  # unix seconds
 
 
-sessions = async_sessionmaker[Any]()  # bound to a database when the app starts
+sessions = async_sessionmaker[AsyncSession]()  # bound to a database when the app starts
 
 USERS = SQLAlchemyQuerySet(User, sessions)
 BOARDS = SQLAlchemyQuerySet(Board, sessions)
@@ -87,7 +88,7 @@ COMMENTS = SQLAlchemyQuerySet(Comment, sessions)
 
 
 @asynccontextmanager
-async def database(url: str) -> AsyncIterator[None]:
+async def database(url: str) -> AsyncGenerator[None]:
     """Binds the querysets to a database for the time of the block, and creates missing tables."""
     engine = create_async_engine(url)
     if engine.dialect.name == "sqlite":
@@ -101,6 +102,8 @@ async def database(url: str) -> AsyncIterator[None]:
         await engine.dispose()
 
 
-def _configure_sqlite(connection: Any, record: Any) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")  # off by default
-    connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for writers
+def _configure_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")  # off by default
+    cursor.execute("PRAGMA journal_mode = WAL")  # readers do not wait for writers
+    cursor.close()

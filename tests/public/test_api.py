@@ -3,6 +3,8 @@
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,9 +52,10 @@ PUBLIC = {
         "layers.throttles": "RedisThrottleStore",
         "limits": "Limits",
         "mixins": "CreateModelMixin DestroyModelMixin Input ListModelMixin Output OutputList OutputPages PartialInput "
-        "RetrieveModelMixin UpdateModelMixin",
+        "RetrieveModelMixin UpdateModelMixin Values",
         "pagination": "BasePagination CursorPagination LimitOffsetPagination Page PageNumberPagination PageReply",
-        "permissions": "AllowAny BasePermission Composition DenyAll IsAuthenticated IsAuthenticatedStrictly IsOwner",
+        "permissions": "AllowAny BasePermission Composition DenyAll IsAuthenticated IsAuthenticatedStrictly IsOwner "
+        "Permission Scope",
         "presence": "PresenceMixin",
         "querysets": "FieldError InvalidLookup MemoryQuerySet MultipleObjectsReturned NarrowingQuerySet Q QuerySet",
         "routers": "SimpleRouter",
@@ -99,13 +102,41 @@ def test_the_objects_of_the_client_show_only_what_users_call() -> None:
         assert [name for name in dir(shown) if not name.startswith("_")] == names.split()
 
 
+def test_the_names_at_the_root_are_those_of_the_modules() -> None:
+    tree = ast.parse((ROOT / "wsaction" / "__init__.py").read_text())
+    doors = {name: module for module, name in imported(ast.unparse(tree)) if not module.startswith("_")}
+    assert sorted(doors) == sorted(wsaction.__all__)
+    for name, module in doors.items():
+        assert name in PUBLIC[module]
+        assert getattr(wsaction, name) is getattr(importlib.import_module(f"wsaction.{module}"), name)
+    assert set(wsaction.__all__) <= set(dir(wsaction))
+
+
+def test_the_root_loads_nothing_until_a_name_is_used() -> None:
+    shown = "print(sorted(name for name in sys.modules if name.startswith(('wsaction', 'starlette', 'pydantic'))))"
+    source = f"import sys, wsaction; {shown}; from wsaction import path; {shown}"
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60)
+    before, after = map(ast.literal_eval, ran.stdout.splitlines())
+    assert before == ["wsaction"]
+    assert {name.partition(".")[0] for name in after} == {"wsaction"}
+    assert "wsaction.routing" in after
+
+
+def test_a_misspelt_name_at_the_root_says_which_was_meant() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'WSActoin'; did you mean 'WSAction'"):
+        wsaction.WSActoin  # noqa: B018
+
+
 def imported(source: str) -> Iterator[tuple[str, str]]:
     """The modules of wsaction that a program imports, each with the names that it imports from them."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsaction":
             module = (node.module or "").removeprefix("wsaction").lstrip(".")
             for alias in node.names:
-                yield (module, alias.name) if module else (alias.name, "")
+                if module or alias.name in wsaction.__all__:
+                    yield module, alias.name
+                else:
+                    yield alias.name, ""
 
 
 def programs() -> dict[str, str]:
@@ -117,5 +148,6 @@ def programs() -> dict[str, str]:
 @pytest.mark.parametrize(("where", "source"), programs().items(), ids=list(programs()))
 def test_readme_and_examples_import_public_names_only(where: str, source: str) -> None:
     for module, name in imported(source):
-        assert module in PUBLIC, f"{where} imports wsaction.{module}"
-        assert not name or name in PUBLIC[module], f"{where} imports {name} of wsaction.{module}"
+        known = PUBLIC.get(module) if module else wsaction.__all__
+        assert known is not None, f"{where} imports wsaction.{module}"
+        assert not name or name in known, f"{where} imports {name} of wsaction.{module}"

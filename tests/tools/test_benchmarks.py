@@ -247,7 +247,7 @@ def test_the_readme_has_the_figures_of_a_run() -> None:
     assert table.endswith("On 2026-11-23, CPython 3.11.7, uvloop 0.23; a machine.")
     without = {"questions": {key: {"aims": aims if key != "recovery" else []} for key, aims in questions.items()}}
     assert "drop and come back" not in publish.markdown({**run, **without})
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert table in publish.replaced(readme, table)
+    page = (Path(__file__).parents[2] / "benchmarks" / "README.md").read_text()
+    assert table in publish.replaced(page, table)
     with pytest.raises(ValueError, match="around its table of results"):
         publish.replaced("", table)

@@ -63,8 +63,9 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
 
     Raises `ImproperlyConfigured` if ``queryset`` is not set and ``get_queryset()`` fails, for example without a user.
     """
-    if handler.queryset is not None:
-        return handler.queryset
+    queryset: Any = handler.queryset  # None if get_queryset() alone decides
+    if queryset is not None:
+        return queryset
     try:
         return handler.get_queryset()
     except Exception as exc:
@@ -475,7 +476,7 @@ def encode_object(plan: EventPlan, obj: Any, pk: Any) -> str:
     """
     if plan.serializer_class is None or plan.overrides_serializer:
         return encode_key(plan, pk, obj)
-    output = output_model(plan.serializer_class)
+    output: Any = output_model(plan.serializer_class)
     return _writer(output)(as_output(output, obj))
 
 

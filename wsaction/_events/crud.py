@@ -281,7 +281,8 @@ async def _readable(
     handler: "GenericAsyncAPIActionHandler", queryset: Any, event: str, obj: Any, before: Mapping[str, Any] | None
 ) -> Any:
     """Returns the object with all fields that are shown; reads it again if a commit has expired it."""
-    output = None if handler.serializer_class is None else output_model(handler.serializer_class)
+    serializer: Any = handler.serializer_class  # None if get_serializer_class() alone decides
+    output = None if serializer is None else output_model(serializer)
     shows = () if output is None or event == "deleted" else tuple(output.model_fields)
     try:
         if (found := await queryset.loaded(obj, shows)) is not None:

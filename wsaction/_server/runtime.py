@@ -33,6 +33,7 @@ from wsaction.transactions import own_unit, run_as_unit
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
     from wsaction._dispatch.session import Session
+    from wsaction.applications import WSAction
 
 RESTARTING = "the server is restarting"
 HAND_OVER_TIMEOUT = 10.0  # seconds to wait for work that another event loop runs
@@ -124,7 +125,7 @@ class Runtime:
         self.accept_refused = accept_refused  # whether a refused handshake is accepted and then closed
         self.debug = debug
         self._blocking: set[str] = set()  # what blocked a loop and was logged; in debug mode only
-        self.app: Any = None  # the `WSAction`; None for a consumer served without an app
+        self.app: WSAction | None = None  # the `WSAction`; None for a consumer served without an app
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._warned_of_workers = False
         self._warned_unserved = False

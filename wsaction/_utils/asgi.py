@@ -1,8 +1,9 @@
-"""The types of ASGI's two callables."""
+"""The types of ASGI: a connection's scope, and the two callables."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]

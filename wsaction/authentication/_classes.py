@@ -18,15 +18,14 @@ import inspect
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from wsaction._utils.asgi import Scope
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.authentication._identity import is_somebody
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
-
-Scope = MutableMapping[str, Any]
 
 BEARER = "bearer."  # the prefix of a token in a sub-protocol
 _VISIBLE_ASCII = r"[\x21-\x7e]{1,8192}"

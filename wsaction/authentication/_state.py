@@ -15,12 +15,12 @@ from inspect import isawaitable
 from typing import Any
 
 from wsaction._protocol.close_codes import NOT_AUTHENTICATED
+from wsaction._utils.asgi import Scope
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.authentication._classes import (
     BaseAuthentication,
     BearerAuthentication,
     Credential,
-    Scope,
     bearer_tokens,
     is_bearer,
 )

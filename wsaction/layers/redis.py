@@ -1,8 +1,8 @@
 """The Redis layer, for apps of several processes: Redis carries the events and keeps their history.
 
 Each process has three connections: one receives events, one publishes and one reads, so that a long history never
-delays a publication. redis-py opens them. Its pub/sub and its retries are not used; `wsaction.layers._redis_pubsub` and
-`wsaction.layers._redis_pipeline` say why. Bodies are JSON; nothing is unpickled.
+delays a publication. redis-py opens them. Its pub/sub and its retries are not used; ``wsaction.layers._redis_pubsub``
+and ``wsaction.layers._redis_pipeline`` say why. Bodies are JSON; nothing is unpickled.
 """
 
 import asyncio

@@ -34,12 +34,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Union
 
 from wsaction._protocol.frames import Frame, Unawaited, current_frame
+from wsaction._utils.asgi import Scope
 from wsaction._utils.bytecode import returns_nothing
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.authentication._identity import is_authenticated, owner_id
@@ -62,7 +63,6 @@ from wsaction.permissions._expressions import (
 )
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-Scope: TypeAlias = MutableMapping[str, Any]
 Answer: TypeAlias = bool | Awaitable[bool]
 
 _ABSENT = object()
@@ -104,19 +104,23 @@ class BasePermission(Operators, metaclass=_PermissionType):
 
     # With `*args: Any, **kwargs: Any`, type checkers accept overrides that have fewer or more parameters.
 
-    def can_connect(self, scope: Scope, handler: Any, *args: Any, **kwargs: Any) -> Answer:
+    def can_connect(self, scope: Scope, handler: Any, /, *args: Any, **kwargs: Any) -> Answer:
         """Whether the connection may be opened."""
         return True
 
-    def has_permission(self, scope: Scope, handler: Any, action: str, *args: Any, **kwargs: Any) -> Answer:
+    def has_permission(self, scope: Scope, handler: Any, action: str, /, *args: Any, **kwargs: Any) -> Answer:
         """Whether the action may be called."""
         return True
 
     def has_object_permission(
-        self, scope: Scope, handler: Any, action: str, obj: Any, *args: Any, **kwargs: Any
+        self, scope: Scope, handler: Any, action: str, obj: Any, /, *args: Any, **kwargs: Any
     ) -> Answer:
         """Whether the action may access the object."""
         return True
+
+
+# What may stand in `permission_classes`. Here, `|` would be the operator of permissions.
+Permission: TypeAlias = Union[type[BasePermission], BasePermission, Composition, Callable[..., Answer]]  # noqa: UP007
 
 
 class AllowAny(BasePermission):

@@ -36,7 +36,7 @@ class Operators:
     def __ror__(self, other: Any) -> Composition:
         return _combined("|", other, self)
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> Composition:
         return Composition("~", (self,))
 
     def __bool__(self) -> bool:  # `(A | B) and C` would be C alone, which drops a permission silently
@@ -51,7 +51,7 @@ class Composition(Operators):
     operator: Literal["&", "|", "~"]
     operands: tuple[Any, ...]
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> Composition:  # or, of `~A`, A itself; what can be done with either is the same
         return self.operands[0] if self.operator == "~" else Composition("~", (self,))
 
     def __str__(self) -> str:

@@ -240,7 +240,7 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """The object as it was with these values: of the class ``kind``, with the objects that its foreign keys named.
 
         ``row`` is the current object, if it still exists. Reading a field or relation that could not be restored
-        raises. Raises `UnknownClass`.
+        raises. Raises ``UnknownClass``.
         """
         return self.object_of(values, kind)
 

@@ -1,6 +1,6 @@
 """`MemoryQuerySet`: objects of any pydantic model, kept in this process.
 
-`wsaction.querysets._lookups` documents lookups, null and order; `wsaction.transactions` documents when changes take
+``wsaction.querysets._lookups`` documents lookups, null and order; `wsaction.transactions` documents when changes take
 effect.
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import CoroutineType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -11,9 +11,10 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.serializers._core_schema import MAX_MODELS
 
 Model = type[BaseModel]
+M = TypeVar("M", bound=BaseModel)
 
 
-def as_output(output: Model, obj: Any) -> BaseModel:
+def as_output(output: type[M], obj: Any) -> M:
     """An object as an instance of exactly ``output``, without the fields that the object's class adds.
 
     Raises ``pydantic.ValidationError`` for attributes that do not fit the model, `ImproperlyConfigured` for attributes
@@ -36,12 +37,12 @@ def as_output(output: Model, obj: Any) -> BaseModel:
         raise
 
 
-def many_as_output(output: Model, objs: Sequence[Any]) -> Sequence[BaseModel]:
+def many_as_output(output: type[M], objs: Sequence[Any]) -> Sequence[M]:
     """Many objects as `as_output` returns one. Instances of other classes take one call of pydantic for all."""
     if any(output in kind.__mro__ for kind in set(map(type, objs))):
         return [as_output(output, obj) for obj in objs]
     try:
-        shown: Sequence[BaseModel] = _list_of(output)(objs, from_attributes=True)
+        shown: Sequence[M] = _list_of(output)(objs, from_attributes=True)
     except ValidationError as exc:
         _explain_unloaded(exc, output, type(objs[0]))
         raise
@@ -53,7 +54,7 @@ def _list_of(model: Model) -> Callable[..., Any]:
     return TypeAdapter(list[model]).validator.validate_python  # type: ignore[valid-type]  # a class, of whichever model
 
 
-def _as_parent(output: Model, obj: BaseModel) -> BaseModel:
+def _as_parent(output: type[M], obj: BaseModel) -> M:
     """An instance of a parent class with the same values. pydantic would return the object itself."""
     parent = output.__new__(output)
     names, private = output.model_fields, getattr(obj, "__pydantic_private__", None)

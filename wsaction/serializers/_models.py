@@ -7,7 +7,7 @@ marked `WriteOnly`.
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import (
@@ -39,6 +39,8 @@ from wsaction.serializers._write_only import strip_write_only, without_write_onl
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # slow to import; defining a model loads it
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
@@ -327,14 +329,16 @@ def input_model(model: type[BaseModel], partial: bool = False) -> InputModel:
     return _input_model(_checked_model(model), partial)
 
 
-def output_model(model: type[BaseModel]) -> type[BaseModel]:
+def output_model(model: type[M]) -> type[M]:
     """The output of a model: a model without the fields marked `WriteOnly`, in nested models too.
 
     Returns the model itself if there is nothing to leave out. Objects are read by the names of the fields, even if
     these have aliases. The ``after`` validators of a model with `WriteOnly` fields do not run: they may read such a
     field. Raises `ImproperlyConfigured` as `input_model` does, and for an SQLModel table with a `WriteOnly` field.
     """
-    return _output_model(_checked_model(model))
+    output: Any = _output_model(_checked_model(model))  # `lru_cache` forgets that it returns the model or a subclass
+    typed: type[M] = output
+    return typed
 
 
 def shows(model: type[BaseModel], field: str) -> bool:

@@ -351,7 +351,7 @@ class LayerContract:
 
     # ------------------------------------------------------------------------------------------------ several processes
     async def test_processes_hear_each_other_in_one_order(self) -> None:
-        """If `shared`, two layers deliver the events of both in the same order."""
+        """If ``shared``, two layers deliver the events of both in the same order."""
         if not self.shared:
             return
         async with self.opened() as (first, sink), self.opened() as (second, second_sink):
@@ -367,7 +367,7 @@ class LayerContract:
             _expect(offsets == list(range(1, 41)), "1 to 40", offsets)
 
     async def test_a_process_reads_what_another_published(self) -> None:
-        """If `shared`, a layer reads the events that another layer published."""
+        """If ``shared``, a layer reads the events that another layer published."""
         if not self.shared:
             return
         async with self.opened() as (first, _), self.opened() as (second, _):

@@ -8,7 +8,7 @@ functions, such as pytest with anyio's plugin, finds the subclass by its name::
         async def make(self, rows):
             yield MyQuerySet(Thing, rows)
 
-The objects have the fields of `ROWS`. Units of work must be isolated from each other. A database with a single
+The objects have the fields of ``ROWS``. Units of work must be isolated from each other. A database with a single
 connection, such as ``sqlite+aiosqlite:///:memory:``, therefore does not work.
 """
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from inspect import Parameter, signature
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 try:
     from sqlalchemy import FromClause, Join, Select, Table, bindparam, func, inspect, select
@@ -50,7 +50,16 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     >>> await cards.filter(author__name="Ada").order_by("-created").first()
     """
 
-    def __init__(self, source: type[M] | Select[tuple[M]], sessionmaker: async_sessionmaker[Any]) -> None:
+    @overload
+    def __init__(self, source: type[M], sessionmaker: async_sessionmaker[Any]) -> None: ...
+
+    @overload
+    def __init__(self, source: Select[tuple[M]], sessionmaker: async_sessionmaker[Any]) -> None: ...  # SQLAlchemy 2.0
+
+    @overload
+    def __init__(self, source: Select[M], sessionmaker: async_sessionmaker[Any]) -> None: ...  # SQLAlchemy 2.1
+
+    def __init__(self, source: Any, sessionmaker: async_sessionmaker[Any]) -> None:
         if not isinstance(sessionmaker, async_sessionmaker):
             raise ImproperlyConfigured(
                 f"SQLAlchemyQuerySet takes an async_sessionmaker, as in async_sessionmaker(engine), "
