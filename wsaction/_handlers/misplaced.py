@@ -33,7 +33,7 @@ def _is_bool(value: Any) -> bool:
 
 def _is_guard(name: str, value: Any) -> bool:
     """Whether a method is that of another framework. ``has_permission`` with a parameter is one of the application."""
-    return inspect.isfunction(value) and (not name.startswith("has_") or value.__code__.co_argcount == 1)
+    return inspect.isfunction(value) and (not name.startswith("has_") or len(inspect.signature(value).parameters) == 1)
 
 
 _PERMISSIONS = "set permission_classes = (IsAuthenticated,), or a permission of your own"
