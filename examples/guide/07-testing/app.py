@@ -45,7 +45,7 @@ class IsMine(IsOwner):
     lookup_field = "owner_id"
 
 
-class NoteHandler(SubscribeMixin, ModelAPIActionHandler):
+class NoteHandler(SubscribeMixin, ModelAPIActionHandler[Note]):
     queryset = MemoryQuerySet(Note)
     serializer_class = Note
     permission_classes = (IsAuthenticated, IsMine)

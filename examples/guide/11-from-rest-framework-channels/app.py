@@ -31,7 +31,7 @@ class IsOpen(BasePermission):
         return action == "retrieve" or not obj.archived
 
 
-class CardHandler(generics.RetrieveUpdateDestroyAPIActionHandler):
+class CardHandler(generics.RetrieveUpdateDestroyAPIActionHandler[CardModel]):
     queryset = MemoryQuerySet(CardModel, rows=[CardModel(id=1, title="Move")])
     serializer_class = CardModel
     permission_classes = (IsOpen,)
@@ -42,7 +42,7 @@ class CardHandler(generics.RetrieveUpdateDestroyAPIActionHandler):
         return {"archived": True}, 200
 
 
-class CardsHandler(generics.ListCreateAPIActionHandler):
+class CardsHandler(generics.ListCreateAPIActionHandler[CardModel]):
     queryset = CardHandler.queryset
     serializer_class = CardModel
     pagination_class = None  # the whole list, as there

@@ -22,7 +22,7 @@ class Card(BaseModel):
     archived: bool = False
 
 
-class CardHandler(SubscribeMixin, ModelAPIActionHandler):
+class CardHandler(SubscribeMixin, ModelAPIActionHandler[Card]):
     queryset = MemoryQuerySet(Card, rows=[Card(id=1, title="Move")])
     serializer_class = Card
     pagination_class = None  # these clients expect a list
