@@ -1,4 +1,4 @@
-"""The routing example of the README with uvicorn and a real client: every reply, byte by byte."""
+"""The routing example with uvicorn and a real client: every reply, byte by byte."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Mount
 
 from tests.conftest import Server
-from tests.support.readme_blocks import block
+from tests.support.routing_example import ParentConsumer
 from wsaction.applications import WSAction
 from wsaction.routing import path
 
@@ -27,7 +27,7 @@ class Header(AuthenticationBackend):
 
 @pytest.fixture
 def server(serve: Callable[..., Server]) -> Server:
-    app = WSAction([path("ws/", block("class ParentConsumer")["ParentConsumer"].as_asgi())])
+    app = WSAction([path("ws/", ParentConsumer.as_asgi())])
     middleware = [Middleware(AuthenticationMiddleware, backend=Header())]
     return serve(Starlette(routes=[Mount("/", app)], middleware=middleware, lifespan=app.lifespan))
 
