@@ -1,8 +1,8 @@
 """Generates the Python client of an app from its AsyncAPI document: one module on top of `wsaction.client`.
 
-The module begins with the runtime, which is the same for all apps: `client/runtime.py.txt`. The types follow, then a class
-for each object of the client, then the class ``Client``. All names of the runtime begin with an underscore, so
-that no model has them. Builtins are named as attributes of a module, since a class may have an action called ``list``.
+The module begins with the runtime, which is the same for all apps: `client/runtime.py.txt`. The types follow, then a
+class for each object of the client, then the class ``Client``. All names of the runtime begin with an underscore, so
+that no model has them. Builtins are named as attributes of a module: a class may have an action called ``list``.
 """
 
 import json
