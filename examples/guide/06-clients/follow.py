@@ -29,22 +29,24 @@ EVENTS: dict[str, type[Card | Deleted]] = {"created": Card, "updated": Card, "de
 
 
 async def follow(url: str, title: str, changes: int) -> None:
-    async with connect(url, on_state=lambda state, cause: print(state)) as client:
-        async with client.subscribe("cards/", snapshot=Page[Card], events=EVENTS) as cards:
-            print([card.title for card in cards.snapshot.results])
-            card = await client.call("create", "cards/", data={"title": title}, returns=Card)
-            try:
-                await client.call("partial_update", f"cards/{card.id}/", data={"done": "perhaps"})
-            except ActionError as error:
-                print(error.status, error.type)
-            await client.call("destroy", f"cards/{card.id}/")
-            async for item in cards:
-                if isinstance(item, Resync):
-                    print([card.title for card in item.snapshot.results])  # events were lost: this is the list now
-                else:
-                    print(item.event, item.data)
-                if (changes := changes - 1) == 0:
-                    break
+    async with (
+        connect(url, on_state=lambda state, cause: print(state)) as client,
+        client.subscribe("cards/", snapshot=Page[Card], events=EVENTS) as cards,
+    ):
+        print([card.title for card in cards.snapshot.results])
+        card = await client.call("create", "cards/", data={"title": title}, returns=Card)
+        try:
+            await client.call("partial_update", f"cards/{card.id}/", data={"done": "perhaps"})
+        except ActionError as error:
+            print(error.status, error.type)
+        await client.call("destroy", f"cards/{card.id}/")
+        async for item in cards:
+            if isinstance(item, Resync):
+                print([card.title for card in item.snapshot.results])  # events were lost: this is the list now
+            else:
+                print(item.event, item.data)
+            if (changes := changes - 1) == 0:
+                break
 
 
 if __name__ == "__main__":
