@@ -112,7 +112,7 @@ def test_wrong_usage_exits_with_2_and_one_line(command: list[str]) -> None:
 
 
 def test_every_command_has_help() -> None:
-    codegen = (["codegen"], ["codegen", "typescript"], ["codegen", "javascript"])
+    codegen = (["codegen"], *(["codegen", name] for name in ("typescript", "javascript", "python")))
     for command in (["routes"], ["asyncapi"], ["check"], *codegen, ["run"], ["call"]):
         text = run(*command, "--help")
         assert text.exit_code == 0
@@ -438,6 +438,16 @@ def test_codegen_writes_the_hooks_for_react_beside_the_client(tmp_path: Path) ->
     hooks.write_text("old")
     result = run(*command, "--check")
     assert (result.exit_code, result.stderr) == (1, f"{hooks} is out of date; run the command without --check\n")
+
+
+def test_codegen_writes_python(tmp_path: Path) -> None:
+    file = tmp_path / "client.py"
+    command = ("codegen", "python", QUICKSTART, "-o", str(file))
+    assert run(*command, "--check").exit_code == 1
+    assert run(*command).stderr == f"wrote {file}\n"
+    assert "class Client(_BaseClient):" in file.read_text()
+    assert file.read_text() == run("codegen", "python", QUICKSTART).stdout
+    assert run(*command, "--check").exit_code == 0
 
 
 def test_codegen_of_javascript_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
