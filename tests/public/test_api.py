@@ -62,7 +62,7 @@ PUBLIC = {
         "routing": "ImproperlyConfigured NoReverseMatch Resolver404 ResolverMatch Router include path re_path "
         "register_converter",
         "serializers": "InputModel ReadOnly WriteOnly input_model output_model",
-        "server": "DrainingProtocol run",
+        "server": "DrainingProtocol HTTPProtocol run",
         "subscriptions": "SharedTopic Since SubscribeMixin",
         "testing": "ActionFailed ClientDisconnected ConnectionClosed HandshakeRefused Stream UnexpectedFrame "
         "WebSocketSession WebsocketCommunicator connect",
