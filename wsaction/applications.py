@@ -4,8 +4,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from inspect import signature
-from typing import Any
+from inspect import isasyncgenfunction, signature
+from typing import Any, Never
 
 from starlette.routing import Router as LifespanRouter
 
@@ -18,7 +18,7 @@ from wsaction._dispatch.middleware import (
 )
 from wsaction._events.event_types import EventTypes
 from wsaction._events.plan import is_live
-from wsaction._events.publish import handler_at, publish_from
+from wsaction._events.publish import handler_at, publish_from, pushed_frame
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.awaited import awaited
 from wsaction._protocol.event_frames import encode_event
@@ -28,6 +28,7 @@ from wsaction._server.lifecycle import refuse, refuse_host
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.runtime import Runtime
 from wsaction._utils.asgi import Receive, Send
+from wsaction._utils.hints import did_you_mean
 from wsaction._utils.lifespan import Lifespan, State, app_running
 from wsaction.authentication._classes import BaseAuthentication
 from wsaction.authentication._identity import user_id as id_of_user
@@ -69,7 +70,8 @@ class WSAction:
         Scripts in browsers can read a close code, but no HTTP status.
     :param title: The title of the AsyncAPI document and the explorer; ``version`` and ``description`` likewise.
     :param asyncapi_url: The path of the AsyncAPI document, below the root path; None disables it and the explorer.
-    :param docs_url: The path of the explorer, below the root path; None disables it.
+    :param docs_url: The path of the explorer, below the root path; None disables it. If it is on and no page is at the
+        root path, browsers get a page there that links it. Programs get 426.
     :param debug: Whether error replies have tracebacks and name similar routes and actions.
     :param lifespan: An async context manager around the app's life, as in Starlette; it is called with this app.
     :raises ImproperlyConfigured: for patterns and settings that cannot work.
@@ -79,7 +81,7 @@ class WSAction:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        settings = signature(WSAction).parameters.keys() - vars(WSAction).keys()
+        settings = signature(WSAction).parameters.keys() - vars(WSAction).keys() - {"unknown"}
         for name in vars(cls):
             if name in settings:
                 raise ImproperlyConfigured(f"{cls.__name__}.{name} has no effect; pass WSAction({name}=...)")
@@ -108,7 +110,17 @@ class WSAction:
         docs_url: str | None = "/docs",
         debug: bool = False,
         lifespan: "Callable[[WSAction], AbstractAsyncContextManager[State | None]] | None" = None,
+        **unknown: Never,
     ) -> None:
+        _refuse_unknown(unknown)
+        if user_id is not None and not callable(user_id):
+            raise ImproperlyConfigured(
+                f"WSAction(user_id=...): expected a function, as in lambda user: user.email, got {user_id!r}"
+            )
+        if lifespan is not None and (isasyncgenfunction(lifespan) or not hasattr(lifespan, "__call__")):  # noqa: B004
+            raise ImproperlyConfigured(
+                f"WSAction(lifespan=...): expected a function with @asynccontextmanager, got {lifespan!r}"
+            )
         _check_setting("layer", layer, "subscribe", 'RedisLayer("redis://localhost")')
         _check_setting("limits", limits, "max_threads", "Limits()")
         self.router = Router(routes)
@@ -334,6 +346,7 @@ class WSAction:
         >>> await app.push_user(7, "invited", {"board": 3})
         """
         text = encode_event(event, "", EventTypes("push_user()", {}).encode(event, data))
+        text = pushed_frame(self.runtime.hooks, event, text)
         await self._notify_user("push", user_id, text=text)
 
     async def _notify_user(self, command: str, user_id: Any, **details: Any) -> None:
@@ -385,7 +398,7 @@ class WSAction:
         except Exception as exc:  # a lifespan or a converter may raise anything, and the client needs an answer
             error = exc
             if isinstance(exc, Resolver404):
-                logger.info("%s", exc)
+                logger.info("%s", exc, extra={"path": scope["path"], "status": 404})
                 error = RouteNotFound(str(exc) if self.debug else None)
             if (await receive())["type"] == "websocket.connect":
                 what = f"the connection to {scope['path']}"
@@ -407,6 +420,15 @@ def _route_path(scope: Any) -> str:
     if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
         path = path[len(root) :]
     return path.removeprefix("/")
+
+
+def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
+    """Raises `ImproperlyConfigured` for a keyword that is no setting of an app."""
+    for name in unknown:
+        known = [*signature(WSAction).parameters.keys() - {"unknown"}]
+        of_consumers = name in ("permission_classes", "throttle_classes")
+        cure = "set it on the consumers" if of_consumers else did_you_mean(name, sorted(known), "it has")
+        raise ImproperlyConfigured(f"WSAction() has no setting {name!r}; {cure}")
 
 
 def _check_setting(name: str, value: Any, attribute: str, example: str) -> None:

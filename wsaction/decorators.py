@@ -32,6 +32,7 @@ def async_action(
     summary: str | None = None,
     detail: bool | None = None,
     streamed_by: str | None = None,
+    destructive: bool | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -55,6 +56,8 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
     * ``detail``: whether `wsaction.routers.SimpleRouter` adds the action to the detail route or to the list route.
     * ``streamed_by``: the name of an async generator method that answers instead if the frame has ``"stream": true``.
       A subclass that overrides only the action has no stream.
+    * ``destructive``: whether the action destroys what cannot be brought back; the explorer marks such actions. By
+      default, ``destroy`` and ``delete`` do.
 
     Raises `ImproperlyConfigured` for an unknown or invalid option. The signature is read when the class is created.
 
@@ -103,6 +106,11 @@ def _options(options: dict[str, Any]) -> ActionOptions:
         raise ImproperlyConfigured(
             "@async_action(detail=...) is True for an action of one object, False for one of the list, "
             f"not {parsed.detail!r}"
+        )
+    if parsed.destructive not in (None, True, False):
+        raise ImproperlyConfigured(
+            "@async_action(destructive=...): expected True, False, or None to decide by the name, got "
+            f"{parsed.destructive!r}"
         )
     if not is_final_status(parsed.status):
         raise ImproperlyConfigured(f"@async_action(status={parsed.status!r}): {FINAL_STATUS}")

@@ -122,6 +122,11 @@ class APIError(Exception):
                     f"{cls.__name__}.{name} would not count; subclass the nearest error (Conflict, NotFound, ...) and "
                     'write code = 409, "ticket_closed", "This ticket is closed."'
                 )
+        for name in vars(cls).keys() & {"status_code", "default_detail", "default_code"}:
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.{name} has no effect; subclass the nearest error (Conflict, NotFound, ...) and write "
+                'code = 409, "ticket_closed", "This ticket is closed."'
+            )
 
     @property
     def errors(self) -> list[dict[str, Any]]:
@@ -362,7 +367,8 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
     if (error := from_starlette(exc)) is not None:
         return error
     error_id = secrets.token_hex(8)
-    logger.error("%s failed (error_id %s)", one_line(what), error_id, exc_info=exc)
+    extra = {"error_id": error_id, "status": 500}
+    logger.error("%s failed (error_id %s)", one_line(what), error_id, exc_info=exc, extra=extra)
     ctx = {"error_id": error_id}
     if debug:
         ctx["exception"] = _encodable(_repr(exc))[:_MAX_TRACEBACK]

@@ -128,6 +128,20 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
         "overrides_event_routes": ("get_event_routes",),
         "scopes_queryset": ("get_queryset", "get_object", "filter_queryset"),
     }
+    _plain_hooks: ClassVar[tuple[str, ...]] = (
+        *AsyncAPIActionHandler._plain_hooks,
+        "get_queryset",
+        "filter_queryset",
+        "get_serializer_class",
+        "get_input_serializer_class",
+        "serialize",
+        "serialize_many",
+        "validate",
+        "get_paginated_response",
+        "get_page_size",
+        "get_ordering",
+        "get_event_routes",
+    )
     annotation_attributes: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
@@ -136,12 +150,6 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
     def _read_hooks(cls) -> None:
         super()._read_hooks()
         generic = GenericAsyncAPIActionHandler
-        for name in _PLAIN_HOOKS:
-            if iscoroutinefunction(getattr(cls, name)):
-                raise ImproperlyConfigured(
-                    f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
-                    "connect() or in check_permissions(), and keep it on self or self.consumer"
-                )
         if cls.overrides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_recording"):
             cls.get_object = _recording(cls.get_object)  # type: ignore[method-assign]
         shows_objects = getattr(cls, "retrieve", None) is not None
@@ -324,7 +332,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             raise ImproperlyConfigured(
                 f"{cls.__name__}.queryset must be a queryset, as in MemoryQuerySet({queryset.__name__}), got a class"
             )
-        if queryset is not None and not hasattr(queryset, "get"):
+        is_queryset = hasattr(queryset, "get") and not isinstance(queryset, Mapping)
+        if queryset is not None and not is_queryset:
             raise ImproperlyConfigured(
                 f"{cls.__name__}.queryset must be a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
                 f"SQLAlchemyQuerySet(Card, sessionmaker), got {queryset!r:.80}"
@@ -357,6 +366,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler, Generic[ModelT, Output
             )
         paginator = paginator_of(mounted.pagination_class, f"{cls.__name__}.")
         for part in (*map(_instance_of, mounted.filter_backends), paginator):
+            if part is not None and not hasattr(part, "check"):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.filter_backends: expected subclasses of BaseFilterBackend, got {part!r:.80}; name "
+                    "the class itself, without quotes"
+                )
             if part is not None:
                 part.check(mounted)
 
@@ -398,19 +412,6 @@ def _recording(get_object: Any) -> Any:
 
 
 _LIST_HOOKS = ("serialize_many", "get_paginated_response")
-_PLAIN_HOOKS = (
-    "get_queryset",
-    "filter_queryset",
-    "get_serializer_class",
-    "get_input_serializer_class",
-    "serialize",
-    "serialize_many",
-    "validate",
-    "get_paginated_response",
-    "get_page_size",
-    "get_ordering",
-    "get_event_routes",
-)
 GenericAsyncAPIActionHandler.reserved_names = frozenset(
     name for name in vars(GenericAsyncAPIActionHandler) if not name.startswith("__")
 )

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from starlette.authentication import UnauthenticatedUser
+from starlette.authentication import UnauthenticatedUser as StarletteUnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction._connection.connection import Connection
@@ -44,6 +45,13 @@ if TYPE_CHECKING:
     from wsaction.applications import WSAction
 
 __all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
+
+
+class UnauthenticatedUser(StarletteUnauthenticatedUser):
+    """Starlette's anonymous user, but false, so that ``if self.user`` lets nobody in who has not signed in."""
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class AsyncAPIActionHandler:
@@ -84,6 +92,7 @@ class AsyncAPIActionHandler:
         "overrides_throttles": ("get_throttles", "check_throttles"),
         "overrides_topic": ("get_topic",),
     }
+    _plain_hooks: ClassVar[tuple[str, ...]] = ("get_permissions", "get_throttles", "get_topic")
 
     # An application annotates the next two in a base class of its own: `user: User`, `consumer: Board`.
     consumer: Any  # the consumer of the connection; a consumer is its own
@@ -105,6 +114,12 @@ class AsyncAPIActionHandler:
     def _read_hooks(cls) -> None:
         """Sets the ``overrides_...`` flags. It runs again at mounting, since a class decorator may add overrides."""
         read_hooks(cls)
+        for name in cls._plain_hooks:
+            if iscoroutinefunction(getattr(cls, name)):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.{name} must be a plain def, got an async def; load what it needs earlier, in "
+                    "connect() or in check_permissions(), and keep it on self or self.consumer"
+                )
 
     # ---------------------------------------------------------------------------------------------- mounting
     as_asgi: ClassVar[Any] = NotMountedSo()

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from wsaction._utils.hints import did_you_mean
+
 __all__ = ("Limits", "limit_in")
 
 
@@ -39,7 +41,7 @@ class Limits:
       closes with 4408.
     * ``drain_timeout``: time for connections and actions to end. Then the server stops waiting for them.
 
-    Raises ``ValueError`` for a limit that is not a positive number.
+    Raises ``ValueError`` for a limit that is not a positive number, ``TypeError`` for a name that is no limit.
     """
 
     max_frame_bytes: int = 65_536
@@ -58,6 +60,12 @@ class Limits:
     auth_timeout: float = 10.0
     idle_timeout: float = 300.0
     drain_timeout: float = 10.0
+
+    def __new__(cls, **limits: float) -> "Limits":
+        for name in limits.keys() - {field.name for field in fields(cls)}:
+            known = [field.name for field in fields(cls)]
+            raise TypeError(f"Limits() has no limit {name!r}; {did_you_mean(name, known, 'it has')}")
+        return object.__new__(cls)  # `slots` makes a second class, which super() does not know
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -9,6 +9,7 @@ Register handlers and use the router's routes::
 
 from typing import Any
 
+from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.routing import ImproperlyConfigured, include, path, re_path
 from wsaction.routing._patterns import Endpoint, Include
 
@@ -33,6 +34,10 @@ class SimpleRouter:
     ``lookup_value_regex``, or by the converter ``lookup_value_converter`` (``"str"`` by default: anything but a slash).
     ``trailing_slash=False`` leaves out the slash at the end.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls)
 
     def __init__(self, trailing_slash: bool = True) -> None:
         self.trailing_slash = "/" if trailing_slash else ""

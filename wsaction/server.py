@@ -14,6 +14,7 @@ import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from wsaction._server.json_log import JSONFormatter
 from wsaction._server.runtime import drain_all
 from wsaction._server.worker_count import WORKERS_VARIABLE
 
@@ -25,7 +26,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsaction.server needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
 
-__all__ = ("DrainingProtocol", "HTTPProtocol", "run")
+__all__ = ("DrainingProtocol", "HTTPProtocol", "JSONFormatter", "run")
 
 _CLOSE_TIMEOUT = 1.0  # seconds for a client to read what was sent to it, before its socket is aborted
 
@@ -89,34 +90,50 @@ def _drain(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
     return task
 
 
-def _logging_config(level: str | int | None) -> dict[str, Any]:
-    """uvicorn's logging configuration with the logger ``wsaction``. uvicorn passes it to its worker processes."""
+def _logging_config(level: str | int | None, log_format: str) -> dict[str, Any]:
+    """uvicorn's logging configuration with the logger ``wsaction``. uvicorn passes it to its worker processes.
+
+    If the format is JSON, warnings and errors of all other loggers are JSON lines too, unless the program has
+    configured the root logger.
+    """
     config: dict[str, Any] = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     if isinstance(level, str):
         level = uvicorn.config.LOG_LEVELS[level.lower()]
     config["loggers"]["wsaction"] = {"handlers": ["default"], "level": level or logging.INFO, "propagate": False}
+    if log_format == "json":
+        config["formatters"] = {key: {"()": "wsaction.server.JSONFormatter"} for key in ("default", "access")}
+        if not logging.getLogger().handlers:
+            config["root"] = {"handlers": ["default"], "level": "WARNING"}
     return config
 
 
-def run(app: Any, **options: Any) -> None:
+def run(app: Any, *, log_format: str = "text", **options: Any) -> None:
     """Runs an app until SIGTERM or Ctrl-C, then drains its connections: ``run("main:app", port=9000, workers=2)``.
 
-    ``app`` is an ASGI app, or ``"module:app"``. ``options`` are those of ``uvicorn.run``; they override these defaults:
+    ``app`` is an ASGI app, or ``"module:app"``. ``log_format`` is ``"text"``, or ``"json"`` for one line of JSON for
+    each event, see `JSONFormatter`. ``options`` are those of ``uvicorn.run``; they override these defaults:
 
     * `DrainingProtocol` and `HTTPProtocol`.
     * No compression of messages.
     * No ``ws_max_size``: the limit is the ``max_frame_bytes`` of the consumer that serves the connection. For an app
       that is not of wsaction, and with another ``ws``, it is the default of ``max_frame_bytes``.
-    * The logger ``wsaction`` has uvicorn's handler and ``log_level``, unless it or the root logger has a handler.
+    * The logger ``wsaction`` has uvicorn's handler and ``log_level``, unless it or the root logger has a handler, and
+      ``log_format`` is ``"text"``.
+
+    Raises ``ValueError`` for another ``log_format``, or one beside a ``log_config``.
     """
+    if log_format not in ("text", "json"):
+        raise ValueError(f'log_format: expected "text" or "json", got {log_format!r}')
+    if log_format == "json" and "log_config" in options:
+        raise ValueError("log_format: expected log_format or log_config, got both; name JSONFormatter in log_config")
     settings: dict[str, Any] = {
         "ws": "wsaction.server:DrainingProtocol",
         "ws_max_size": 65_536 if "ws" in options else None,
         "ws_per_message_deflate": False,
         "http": "wsaction.server:HTTPProtocol",
     }
-    if not logging.getLogger("wsaction").hasHandlers():
-        settings["log_config"] = _logging_config(options.get("log_level"))
+    if log_format == "json" or not logging.getLogger("wsaction").hasHandlers():
+        settings["log_config"] = _logging_config(options.get("log_level"), log_format)
     if options.get("workers"):
         os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the worker processes
     try:

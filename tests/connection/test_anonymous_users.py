@@ -77,6 +77,16 @@ async def test_who_a_middleware_set_stays() -> None:
         assert (await ws.call("who"))["data"] == ["Guest", False, True]
 
 
+async def test_an_anonymous_user_is_false() -> None:
+    class Asking(AsyncAPIConsumer):
+        @async_action
+        async def may(self) -> bool:
+            return bool(self.user)  # as `if self.user:`, which was right while nobody was None
+
+    async with connect(Asking.as_asgi(), "/") as ws:
+        assert (await ws.call("may"))["data"] is False
+
+
 async def test_two_connections_share_no_user() -> None:
     users: list[Any] = []
 

@@ -87,9 +87,9 @@ async def test_a_blocking_action_is_logged_once(action: str, logged_warnings: An
     app = WSAction([path("ws/", Root.as_asgi())], debug=True)
     await call_actions(app, action, action)
     await call_actions(app, action)  # on another connection
-    assert len(logged_warnings()) == 1
-    assert f"Root.{action} blocked the event loop" in logged_warnings()[0]
-    assert "plain def" in logged_warnings()[0]  # the cure
+    [warning] = [text for text in logged_warnings() if text.startswith("the action")]  # a busy machine delays more
+    assert f"Root.{action} blocked the event loop" in warning
+    assert "plain def" in warning  # the cure
 
 
 async def test_awaiting_or_threaded_actions_are_not_logged(logged_warnings: Any) -> None:
@@ -236,7 +236,7 @@ async def test_middleware_is_logged_with_the_action_and_its_own_line(logged_warn
 
     async with connect(WSAction([path("ws/", Quick.as_asgi())], debug=True, middleware=[slowly]), "/ws/") as ws:
         await ws.call("act")
-    [warning] = logged_warnings()
+    [warning] = [text for text in logged_warnings() if text.startswith("the action")]
     assert "the action Quick.act blocked the event loop" in warning
     assert "in sleep: time.sleep(WAITING)" in warning
 

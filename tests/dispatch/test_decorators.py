@@ -85,6 +85,7 @@ async def test_the_method_stays_an_ordinary_method() -> None:
         ({"status": True}, "status=True"),
         ({"status": "200"}, "status='200'"),
         ({"status": None}, "status=None"),
+        ({"destructive": "yes"}, "destructive=.*expected True, False, or None to decide by the name, got 'yes'"),
         ({"detail": "yes"}, "detail=.* is True for an action of one object, False for one of the list, not 'yes'"),
     ],
     ids=str,

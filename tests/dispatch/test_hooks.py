@@ -1,7 +1,8 @@
 """`wsaction.hooks`: calls for logs and metrics."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import ActionInfo, HookList, Hooks
 from wsaction.limits import Limits
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
 
 
@@ -255,3 +257,196 @@ def test_hooks_that_are_not_overridden_are_not_called() -> None:
     hooks = Hooks()
     assert [hooks.on_connect(1), hooks.on_disconnect(1, 2), hooks.on_limit(1, "a", 2)] == [None] * 3  # type: ignore[func-returns-value]
     assert [hooks.on_action(None), hooks.on_event("a", "b", 1)] == [None] * 2  # type: ignore[arg-type,func-returns-value]
+
+
+class Around(Hooks):
+    """Records what is around what."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.calls: list[Any] = []
+
+    @contextmanager
+    def around_action(self, consumer: Any, frame: Mapping[str, Any]) -> Iterator[None]:
+        self.calls.append((f"{self.name}begins", type(consumer).__name__, dict(frame)))
+        try:
+            yield
+        finally:
+            self.calls.append(f"{self.name}ends")
+
+    def on_action(self, info: ActionInfo) -> None:
+        self.calls.append((info.action, info.status))
+
+
+async def test_around_action_is_open_while_a_frame_is_answered() -> None:
+    around = Around()
+    async with connect(app(around)) as ws:
+        await ws.call("hello", extra=1)
+        await ws.send_text("no JSON")
+        await ws.receive_json()
+    assert around.calls == [
+        ("begins", "Root", {"action": "hello", "route": "", "extra": 1, "request_id": "test-1"}),
+        ("hello", 202),
+        "ends",
+        ("begins", "Root", {}),
+        (None, 400),
+        "ends",
+    ]
+
+
+async def test_the_first_of_several_hooks_is_outermost() -> None:
+    one, two = Around("one "), Around("two ")
+    two.calls = one.calls
+    async with connect(app(one, two)) as ws:
+        await ws.call("hello")
+    names = [call[0] if isinstance(call, tuple) else call for call in one.calls]
+    assert names == ["one begins", "two begins", "hello", "hello", "two ends", "one ends"]
+
+
+async def test_a_frame_that_does_not_end_has_two_blocks_and_one_on_action() -> None:
+    class Stubborn(AsyncAPIConsumer):
+        @async_action(timeout=0.01)
+        async def stay(self) -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                await released.wait()
+
+    around, released = Around(), asyncio.Event()
+    stubborn = WSAction([path("", Stubborn.as_asgi())], hooks=[around], limits=Limits(drain_timeout=0.05))
+    async with connect(stubborn) as ws:
+        assert (await ws.call("stay"))["status"] == 408
+        released.set()
+    names = [call[0] if isinstance(call, tuple) else call for call in around.calls]
+    assert names == ["begins", "begins", "stay", "ends", "ends"]
+
+
+async def test_an_action_info_has_the_pattern_and_the_error() -> None:
+    infos: list[ActionInfo] = []
+
+    class Infos(Hooks):
+        def on_action(self, info: ActionInfo) -> None:
+            infos.append(info)
+
+    async with connect(app(Infos())) as ws:
+        await ws.call("list", "cards/7/")
+        await ws.call("fail", how="api")
+        reply = await ws.call("fail", how="else")
+    listed, refused, failed = infos
+    assert (listed.pattern, listed.error, listed.exception) == ("cards/<int:board>/", None, None)
+    assert (refused.pattern, refused.error and refused.error.type) == (None, "payment_required")
+    assert refused.exception is refused.error
+    assert failed.error is not None
+    assert failed.error.ctx == reply["errors"][0]["ctx"]
+    assert isinstance(failed.exception, ZeroDivisionError)
+
+
+async def test_a_hook_that_fails_around_something_is_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    class FailsBefore(Hooks):
+        def around_action(self, consumer: Any, frame: Mapping[str, Any]) -> Any:
+            raise ZeroDivisionError
+
+    class FailsAfter(Hooks):
+        @contextmanager
+        def around_action(self, consumer: Any, frame: Mapping[str, Any]) -> Iterator[None]:
+            yield
+            raise ZeroDivisionError
+
+    class Swallows(Hooks):
+        @contextmanager
+        def around_action(self, consumer: Any, frame: Mapping[str, Any]) -> Iterator[None]:
+            with suppress(BaseException):
+                yield
+
+    around = Around()
+    async with connect(app(FailsBefore(), FailsAfter(), Swallows(), around)) as ws:
+        assert (await ws.call("hello"))["data"] == "hello"
+        assert (await ws.call("fail", how="api"))["status"] == 402
+        await ws.send_json({"action": "wait", "request_id": "w"})
+        await ws.call("$ping")
+    assert around.calls.count("ends") == 4
+    names = {record.getMessage() for record in caplog.records}
+    assert names == {f"the hook {name}.around_action failed" for name in ("FailsBefore", "FailsAfter")}
+
+
+def test_a_hook_around_something_is_no_bare_generator() -> None:
+    class Bare(Hooks):
+        def around_action(self, consumer: Any, frame: Mapping[str, Any]) -> Any:
+            yield
+
+    class Async(Hooks):
+        @asynccontextmanager
+        async def around_publish(self, topic: str, event: str) -> Any:  # type: ignore[override]
+            yield
+
+    for cls in (Bare, Async):
+        with pytest.raises(ImproperlyConfigured, match=r"around_\w+: expected a function that returns a context"):
+            app(cls())
+
+
+async def test_hooks_that_carry_something_with_an_event() -> None:
+    calls: list[Any] = []
+
+    class Carrier(Hooks):
+        @contextmanager
+        def around_publish(self, topic: str, event: str) -> Iterator[Mapping[str, str]]:
+            calls.append(("publishing", topic, event))
+            yield {"traceparent": "sent", "tenant": "acme"}
+            calls.append("published")
+
+        def on_publish(self, topic: str, event: str) -> None:
+            calls.append(("on_publish", topic, event))
+
+        @contextmanager
+        def around_delivery(self, topic: str, event: str, carried: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+            calls.append(("delivering", topic, event, dict(carried)))
+            yield {"traceparent": "delivered"}
+
+        def on_layer_state(self, is_available: bool) -> None:
+            calls.append(is_available)
+
+    class Room(SubscribeMixin, AsyncAPIConsumer):
+        @async_action
+        async def tell(self, event: str) -> None:
+            await self.publish(event, {"n": 1})
+            await self.push("pushed")
+
+    async with connect(WSAction([path("ws/", Room.as_asgi())], hooks=[Carrier()]), "/ws/") as ws:
+        position = (await ws.call("subscribe"))["data"]
+        await ws.send_json({"action": "tell", "event": 'a",\n"b'})
+        event = await ws.event()
+        assert event == {"event": 'a",\n"b', "route": "", "data": {"n": 1}, "offset": 1, "traceparent": "delivered"}
+        assert await ws.event() == {"event": "pushed", "route": "", "data": None, "traceparent": "sent"}
+        await ws.call("unsubscribe")
+        await ws.call("subscribe", since=position)
+        assert await ws.event() == event
+    assert calls == [
+        False,
+        True,
+        ("publishing", "ws/?", 'a",\n"b'),
+        ("delivering", "ws/?", 'a",\n"b', {"traceparent": "sent", "tenant": "acme"}),
+        "published",
+        ("on_publish", "ws/?", 'a",\n"b'),
+        ("publishing", "$push", "pushed"),
+        "published",
+        ("on_publish", "$push", "pushed"),
+    ]
+
+
+async def test_a_broadcast_is_carried_too() -> None:
+    class Carrier(Hooks):
+        @contextmanager
+        def around_publish(self, topic: str, event: str) -> Iterator[Mapping[str, str]]:
+            yield {"traceparent": "sent"}
+
+    class Room(AsyncAPIConsumer):
+        @async_action(mode="broadcast")
+        async def say(self, data: Any) -> Any:
+            return data
+
+    for hooks, traced in (([Carrier()], {"traceparent": "sent"}), ([], {})):
+        async with connect(WSAction([path("ws/", Room.as_asgi())], hooks=hooks), "/ws/") as ws:
+            said = {"traceparent": 1, "end": ',"traceparent":"x"}'}
+            await ws.send_json({"action": "say", "data": said})
+            await ws.receive_json()
+            assert await ws.receive_json() == {"data": said, "status": 200, **traced}

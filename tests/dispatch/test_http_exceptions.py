@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import fastapi
 import pytest
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException, WebSocketException
 
 from tests.support.driving import ask
@@ -13,11 +14,19 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dependencies import Depends
 from wsaction.exceptions import APIError, to_api_error
+from wsaction.generics import ModelAPIConsumer
 from wsaction.permissions import BasePermission
+from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.testing import HandshakeRefused, connect
 
 pytestmark = pytest.mark.anyio
+
+
+class Row(BaseModel):
+    id: int = 0
+
+
 MISSING = fastapi.HTTPException(404, "There is no such card.")
 
 
@@ -140,6 +149,25 @@ def test_another_class_named_http_exception_is_a_500(caplog: pytest.LogCaptureFi
 
     assert to_api_error(HTTPException(), what="find", debug=False).status == 500
     assert len(caplog.records) == 1
+
+
+async def test_middleware_and_get_queryset_may_raise_one() -> None:
+    class Rows(ModelAPIConsumer):
+        queryset = MemoryQuerySet(Row, [Row(id=1)])
+        serializer_class = Row
+
+        def get_queryset(self) -> Any:
+            raise fastapi.HTTPException(402, "Pay first.", {"Retry-After": "7"})
+
+    async def closed(handler: Any, call_next: Any) -> Any:
+        raise HTTPException(503, "Closed.")
+
+    reply = await ask(Rows.as_asgi(), "list")
+    assert (reply["status"], reply["errors"][0]["msg"]) == (402, "Pay first.")
+    assert reply["errors"][0]["ctx"] == {"retry_after": 7.0}
+    async with connect(WSAction([path("ws/", Rows.as_asgi())], middleware=[closed]), "/ws/") as ws:
+        reply = await ws.call("list")
+        assert (reply["status"], reply["errors"][0]["msg"]) == (503, "Closed.")
 
 
 async def test_an_exception_handler_of_the_app_goes_first() -> None:

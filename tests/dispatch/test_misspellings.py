@@ -208,7 +208,6 @@ def test_guards_that_belong_elsewhere_are_refused_on_a_handler(base: type, name:
     ("name", "value"),
     [
         ("has_permission", method_with("permission")),
-        ("on_connect", lambda self: None),
         ("receive_json", method_with("event")),  # the handler of a broadcast
         ("dispatch", async_action(method_with("request"))),
         ("dependencies", ["a task"]),
@@ -218,6 +217,18 @@ def test_guards_that_belong_elsewhere_are_refused_on_a_handler(base: type, name:
 )
 def test_a_helper_with_the_name_of_a_guard_is_accepted(name: str, value: Any) -> None:
     type("Own", (AsyncAPIConsumer,), {name: value})
+
+
+def test_a_guard_that_a_method_of_the_class_calls_is_accepted() -> None:
+    class Own(AsyncAPIConsumer):
+        login_required = True
+
+        async def connect(self) -> None:
+            if self.login_required and not self.has_permission():
+                raise PermissionDenied
+
+        def has_permission(self) -> bool:
+            return bool(self.user.is_authenticated)
 
 
 @pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
@@ -720,6 +731,10 @@ def sets_it_on_itself(self: Any) -> None:
     self.permission_classes = (DenyAll,)
 
 
+async def connects_with_it(self: Any) -> None:
+    self.permission_classes = (DenyAll,)
+
+
 def sets_it_on_another(self: Any, other: Any) -> None:
     other.permission_classes = self.permission_classes
 
@@ -729,7 +744,7 @@ def sets_it_on_another(self: Any, other: Any) -> None:
     ("name", "value", "message"),
     [
         ("__init__", sets_it_on_itself, r"__init__ sets self\.permission_classes.*get_permissions"),
-        ("connect", sets_it_on_itself, r"connect sets self\.permission_classes"),
+        ("connect", connects_with_it, r"connect sets self\.permission_classes"),
         ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta\.permission_classes has no effect"),
     ],
 )
@@ -739,8 +754,9 @@ def test_a_policy_set_where_nothing_reads_it_is_refused(base: Any, name: str, va
 
 
 def test_a_policy_set_in_get_object_is_refused() -> None:
-    async def get_object(self: Any) -> None:
+    async def get_object(self: Any) -> Any:
         self.permission_classes = (DenyAll,)
+        return await self.queryset.first()
 
     with pytest.raises(ImproperlyConfigured, match=r"get_object sets self\.permission_classes"):
         type("Said", (Rows,), {"get_object": get_object}).as_aaah()  # type: ignore[attr-defined]

@@ -24,8 +24,10 @@ PUBLIC = {
         "ConnectionFailed ConnectionLost Event Events InvalidRequest NotAuthenticated NotFound Overflow "
         "PermissionDenied Position Resync RouteNotFound ServerError State Subscription SubscriptionState Throttled "
         "Unavailable UnexpectedReply connect",
-        "codegen": "erase_types typescript",
+        "codegen": "erase_types python react_hooks typescript",
         "consumers": "AsyncAPIConsumer",
+        "contrib.opentelemetry": "OpenTelemetry",
+        "contrib.prometheus": "Prometheus",
         "contrib.sqlalchemy": "SQLAlchemyQuerySet",
         "converters": "Converter ImproperlyConfigured get_converter register_converter",
         "decorators": "async_action",
@@ -62,7 +64,7 @@ PUBLIC = {
         "routing": "ImproperlyConfigured NoReverseMatch Resolver404 ResolverMatch Router include path re_path "
         "register_converter",
         "serializers": "InputModel ReadOnly WriteOnly input_model output_model",
-        "server": "DrainingProtocol HTTPProtocol run",
+        "server": "DrainingProtocol HTTPProtocol JSONFormatter run",
         "subscriptions": "SharedTopic Since SubscribeMixin",
         "testing": "ActionFailed ClientDisconnected ConnectionClosed HandshakeRefused Stream UnexpectedFrame "
         "WebSocketSession WebsocketCommunicator connect",

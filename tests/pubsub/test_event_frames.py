@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsaction._protocol.event_frames import encode_body, encode_event, encode_notice, is_body
+from wsaction._protocol.event_frames import encode_body, encode_event, encode_notice, event_name, is_body
 from wsaction._pubsub.event import Event
 from wsaction.layers.base import Position
 
@@ -22,15 +22,24 @@ DATA = st.recursive(
 TEXT = st.text(st.characters(codec="utf-8"))
 
 
-@given(TEXT, TEXT, DATA, st.integers(0, 2**53), DATA, st.none() | TEXT)
+CARRIED = st.none() | st.dictionaries(st.sampled_from(["traceparent", "tracestate"]) | TEXT, TEXT, max_size=3)
+
+
+@given(TEXT, TEXT, DATA, st.integers(0, 2**53), DATA, st.none() | TEXT, CARRIED)
 def test_an_event_survives_encoding_and_decoding(
-    event: str, route: str, data: Any, offset: int, subject: Any, excludes: str | None
+    event: str, route: str, data: Any, offset: int, subject: Any, excludes: str | None, carried: dict[str, str] | None
 ) -> None:
-    body = encode_body(encode_event(event, route, json.dumps(data)), excludes, json.dumps(subject))
+    text = encode_event(event, route, json.dumps(data))
+    body = encode_body(text, excludes, json.dumps(subject), carried)
     assert is_body(body)
+    assert event_name(text) == event_name(text.encode()) == event
     decoded = Event(offset, body)
-    numbered = {"offset": offset} if offset else {}
-    assert json.loads(decoded.frame) == {"event": event, "route": route, "data": data, **numbered} == decoded.message
+    added = {"offset": offset} if offset else {}
+    if carried and "traceparent" in carried:
+        added["traceparent"] = carried["traceparent"]
+    assert json.loads(decoded.frame) == {"event": event, "route": route, "data": data, **added} == decoded.message
+    assert event_name(decoded.frame) == event
+    assert decoded.carried == (carried or {})
     assert (decoded.subject, decoded.excluded_name) == (subject, excludes)
     assert len(decoded.frame.encode()) <= decoded.size
 
@@ -56,6 +65,27 @@ def test_a_replacement_frame_has_the_same_offset() -> None:
         event.with_offset(encode_event("deleted", "r", "null"))
         == '{"event":"deleted","route":"r","data":null,"offset":7}'
     )
+
+
+def test_a_delivery_replaces_the_traceparent_in_every_frame_of_an_event() -> None:
+    event = Event(7, encode_body(encode_event("a", "r", "1"), carried={"traceparent": "sent", "tracestate": "a=1"}))
+    assert event.frame == '{"event":"a","route":"r","data":1,"offset":7,"traceparent":"sent"}'
+    event.carry({"traceparent": "delivered"})
+    assert event.frame == '{"event":"a","route":"r","data":1,"offset":7,"traceparent":"delivered"}'
+    assert event.frame_for("other/") == '{"event":"a","route":"other/","data":1,"offset":7,"traceparent":"delivered"}'
+    deleted = event.with_offset(encode_event("deleted", "r", "null"))
+    assert deleted == '{"event":"deleted","route":"r","data":null,"offset":7,"traceparent":"delivered"}'
+    assert len(event.frame) <= event.size <= len(event.frame) + 30
+
+
+@pytest.mark.parametrize("carried", ['["traceparent"]', '"traceparent"', "7", '{"traceparent":7}', "null"])
+def test_what_a_layer_carries_may_be_anything(carried: str) -> None:
+    body = f'{{"event":"a","route":"r","data":1}}\n{{"carried":{carried}}}'.encode()
+    assert Event(0, body).frame == '{"event":"a","route":"r","data":1}'
+
+
+def test_a_frame_in_another_order_has_no_name() -> None:
+    assert [event_name(text) for text in ('{"event":1,"route":""}', '{"event":"a"}', '{"event":', "")] == [""] * 4
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,44 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     boards.close();
   },
 
+  async woken() {
+    const tellers = { network: new EventTarget(), page: new EventTarget() };
+    let listeners = 0;
+    for (const teller of Object.values(tellers)) {
+      const { addEventListener: add, removeEventListener: remove } = teller;
+      teller.addEventListener = (...args: Parameters<typeof add>) => (listeners++, add.apply(teller, args));
+      teller.removeEventListener = (...args: Parameters<typeof remove>) => (listeners--, remove.apply(teller, args));
+    }
+    const { addEventListener, removeEventListener } = tellers.network;
+    const page = Object.assign(tellers.page, { visibilityState: "hidden" });
+    Object.assign(globalThis, { addEventListener, removeEventListener, document: page });
+    Math.random = () => 0.9; // the waits are long
+    const waiting = [
+      () => tellers.network.dispatchEvent(new Event("online")),
+      () => {
+        page.dispatchEvent(new Event("visibilitychange")); // it is hidden: nothing happens
+        page.visibilityState = "visible";
+        say("still", boards.state);
+        page.dispatchEvent(new Event("visibilitychange"));
+      },
+    ];
+    const onState = (state: string): void => {
+      say("state", state);
+      if (state === "waiting") queueMicrotask(() => setTimeout(() => waiting.shift()?.()));
+    };
+    const boards = client({ firstWait: 1000, longestWait: 1000, heartbeat: null, onState });
+    say(await boards.hello());
+    say(await failure(boards.hello({ name: "dropped" })), await failure(boards.hello({ name: "dropped again" })));
+    say(await boards.hello({ name: "here" }), listeners);
+    page.dispatchEvent(new Event("visibilitychange")); // the server answers
+    say(await boards.hello({ name: "still here" }));
+    tellers.network.dispatchEvent(new Event("online")); // the server does not answer
+    say(await failure(boards.hello({ name: "lost" })), await boards.hello({ name: "back" }));
+    boards.close();
+    await new Promise((resolve) => setTimeout(resolve));
+    say(listeners);
+  },
+
   async streams() {
     const boards = client({ onState: undefined });
     const items: string[] = [];

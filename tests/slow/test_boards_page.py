@@ -32,6 +32,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "examples" / "boards" / "page"
 TYPESCRIPT = "7.0.2"
+WAITING = "First", "Second", "Third"
 SHOTS = Path(os.environ.get("WSACTION_SCREENSHOTS", Path(tempfile.gettempdir()) / "wsaction-screenshots"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -119,6 +120,9 @@ class Window(Page):
     def shows(self, column: str, *cards: str) -> None:
         """Waits until a column has exactly these cards, in this order."""
         self.until(lambda: self.columns().get(column) == [*cards])
+
+    def add_card(self, column: str, title: str) -> None:
+        self.one(f"[aria-label='New card in {column}']").send_keys(title, Keys.ENTER)
 
     def card(self, title: str) -> Any:
         return self.driver.find_element(By.XPATH, f"//li[@class='card']/button[text()='{title}']")
@@ -251,14 +255,130 @@ def test_a_board_is_worked_with(window: Any) -> None:
     grace.look().until(lambda: grace.texts(".tools h1") == ["Last steps"])
     ada.look().button("Members (2)")
     ada.one("dialog input").send_keys("nobody", Keys.ENTER)
-    ada.until(lambda: ada.texts(".toasts .problem") == ["There is no user nobody."])
-    ada.one("dialog input").clear()
+    ada.until(lambda: ada.texts("dialog .field .fault") == ["There is no user nobody."])
+    assert ada.one("dialog input").get_attribute("aria-invalid") == "true"
+    ada.shot("members-fault")
+    ada.one("dialog input").send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
+    ada.until(lambda: ada.texts("dialog .fault") == [])
     ada.one("dialog input").send_keys("linus", Keys.ENTER)
     ada.until(lambda: ada.texts("dialog .members span:not(.avatar)") == ["ada", "grace", "linus"])
     ada.shot("members")
     ada.one("dialog [aria-label='Remove grace']").click()
     grace.look().until(lambda: grace.texts("main h1") == ["No such board"])
     assert grace.texts("main .hint") == ["This board was deleted, or you are not a member of it."]
+
+
+@needs_browser
+def test_a_card_added_while_offline_is_shown_as_being_sent(window: Any, site: Site) -> None:
+    ada, grace = window(), window()
+    for one, name in ((ada, "ada"), (grace, "grace")):
+        one.look().sign_in(name)
+        one.open_board()
+    site.stop()
+    ada.look().until(lambda: ada.texts("#state") == ["Reconnecting…"])
+    for title in ("First", "Second", "Third"):
+        ada.add_card("Done", title)
+    ada.until(lambda: ada.texts(".draft p") == [text for one in WAITING for text in (one, "Being sent…")])
+    assert ada.one(".column:nth-child(3) .adding input").get_attribute("value") == ""
+    assert ada.columns()["Done"] == ["Stop the server and start it again"]
+    ada.shot("draft")
+    ada.driver.find_element(By.XPATH, "//button[@aria-label='Discard Second']").click()
+    ada.driver.back()  # to the list of boards; the cards are still to be sent
+    ada.until(lambda: ada.texts("main h1") == ["Your boards"])
+    ada.button("Sign out")
+    ada.until(lambda: ada.texts(".ask p") == ["2 cards are not added yet, and will be lost. Sign out?"])
+    ada.button("Cancel")
+    site.start()
+    ada.live()
+    ada.open_board()
+    for one in (ada, grace):
+        one.look().shows("Done", "Stop the server and start it again", "First", "Third")
+    assert ada.look().texts(".draft") == []
+
+
+@needs_browser
+def test_a_card_that_cannot_be_added_says_why_at_its_place(window: Any, site: Site) -> None:
+    page = window()
+    page.sign_in("ada")
+    page.open_board()
+    page.add_card("Done", "   ")
+    page.until(lambda: page.texts(".column:nth-child(3) .fault") == ["Write a title."])
+    assert page.texts(".toasts .problem") == []
+
+    assert site.process is not None
+    site.process.send_signal(signal.SIGSTOP)  # the frame is sent, and nobody reads it
+    page.add_card("Done", "Unsure")
+    page.until(lambda: page.texts(".draft p") == ["Unsure", "Being sent…"])
+    site.stop(signal.SIGKILL)
+    lost = "The connection was lost. Please check whether your change was saved."
+    page.until(lambda: page.texts(".draft p") == ["Unsure", lost])
+    site.start()
+    page.live()
+    page.button("Try again")
+    page.shows("Done", "Stop the server and start it again", "Unsure")
+    assert page.texts(".draft") == []
+
+    cards = ({"column_id": 1, "title": f"Card {number}"} for number in range(293))
+    asyncio.run(add(site, "boards/1/cards/", *cards))
+    page.until(lambda: sum(map(len, page.columns().values())) == 300)
+    page.add_card("In progress", "One too many")
+    full = "There are already 300. Delete one before you add another."
+    page.until(lambda: page.texts(".draft p") == ["One too many", full])
+    page.shot("draft-refused")
+    page.button("Try again")
+    page.until(lambda: page.texts(".draft p") == ["One too many", full])
+    page.button("Discard")
+    page.until(lambda: page.texts(".draft") == [])
+
+
+async def add(site: Site, route: str, *rows: dict[str, object]) -> None:
+    """Creates objects as ada does, without a browser."""
+    async with connect(site.url("/ws/").replace("http", "ws")) as client:
+        await client.call("$auth", data=(await client.call("sign_in", name="ada", password="ada"))["token"])
+        for row in rows:
+            await client.call("create", route, data=row)
+
+
+@needs_browser
+def test_errors_stand_at_their_fields_and_a_board_is_deleted_with_care(window: Any, site: Site) -> None:
+    page = window()
+    page.sign_in("ada")
+    page.open_board()
+    asyncio.run(add(site, "boards/1/columns/", *({"title": f"Column {number}"} for number in range(17))))
+    page.until(lambda: len(page.columns()) == 20)
+    page.one(".column.new input").send_keys("One too many", Keys.ENTER)
+    page.until(lambda: page.texts(".column.new .fault") == ["There are already 20. Delete one before you add another."])
+    assert page.one(".column.new input").get_attribute("value") == "One too many"
+    title = page.one(".column:nth-child(1) .title")
+    page.driver.execute_script("arguments[0].maxLength = 200", title)
+    title.send_keys("long " * 30, Keys.ENTER)
+    page.until(lambda: page.texts(".column:nth-child(1) .fault") == ["String should have at most 120 characters"])
+    assert title.get_attribute("value").startswith("Ideaslong")  # to be corrected
+    described = title.get_attribute("aria-describedby")
+    assert page.one(f"#{described}").text == "String should have at most 120 characters"
+    page.shot("faults")
+    title.send_keys(Keys.CONTROL, "a")
+    title.send_keys("Short", Keys.ENTER)
+    page.until(lambda: page.texts(".column:nth-child(1) .fault") == [])
+    page.shows("Short", "Invite linus", "Change a card by HTTP", "Look at the other side")
+    assert page.texts(".toasts .problem") == []
+
+    look = "const { color, borderTopColor } = getComputedStyle(arguments[0]); return [color, borderTopColor]"
+    others, delete = page.one(".tools .quiet:not(.danger)"), page.one(".tools .danger")
+    assert page.driver.execute_script(look, others) != page.driver.execute_script(look, delete)
+    assert delete.rect["x"] - (others.rect["x"] + others.rect["width"]) >= 24
+    delete.click()
+    page.until(
+        lambda: page.texts(".ask p") == ["Delete the board “First steps” with all its cards, for all its members?"]
+    )
+    assert page.driver.execute_script("return document.activeElement.textContent") == "Cancel"
+    page.shot("delete-board")
+    page.button("Cancel")
+    page.until(lambda: page.texts(".ask") == [])
+    assert "Short" in page.columns()
+    delete.click()
+    page.driver.find_element(By.XPATH, "//dialog//button[text()='Delete board']").click()
+    page.until(lambda: page.texts(".boards b") == ["Ada's own"])
 
 
 @needs_browser
@@ -285,8 +405,8 @@ def test_signing_in_and_what_is_refused(window: Any, site: Site) -> None:
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
-def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_and_everything_has_a_name(window: Any, site: Site, scheme: str, width: int) -> None:
     page = window()
     told = {"width": width, "height": 740, "deviceScaleFactor": 2 if width < 500 else 1, "mobile": width < 500}
     media = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # no animation in progress
@@ -327,6 +447,15 @@ def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int)
     page.card("Open this page twice" if width > 500 else "Invite linus").click()
     page.until(lambda: page.texts("dialog h2") == ["Comments"])
     check("card")
+    page.one("dialog [aria-label=Close]").click()
+    site.stop()
+    page.add_card("Ideas", "For later")
+    page.until(lambda: page.texts(".draft p") == ["For later", "Being sent…"])
+    page.add_card("Ideas", " ")
+    page.until(lambda: page.texts(".fault") == ["Write a title."])
+    check("draft")
+    page.button("Discard")
+    page.until(lambda: page.texts(".draft") == [])
 
 
 @needs_browser

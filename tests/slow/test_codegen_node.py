@@ -5,12 +5,10 @@ import json
 import random
 import re
 import signal
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,34 +17,17 @@ from tests.conftest import Server
 from tests.support import boards
 from tests.support.documents import GUIDE, blocks, load
 from tests.support.kitchen_sink_app import everything, guarded
-from tests.support.node import node, packages
+from tests.support.node import node
 from tests.support.redis_servers import RedisServer, needs_redis_server
 from tests.support.restarts import kept_port, listening, serving
 from tests.support.scripted import WAIT, Peer, relayed, scripted
+from tests.support.typescript import TYPESCRIPT, compiled
 from wsaction.client import connect
 from wsaction.codegen._typescript import typescript
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may install packages first
 
-TYPESCRIPT, WS = "7.0.2", "8.23.0"
 HERE = Path(__file__).parent
-OPTIONS = {
-    "strict": True,
-    "noUncheckedIndexedAccess": True,
-    "exactOptionalPropertyTypes": True,
-    "noImplicitOverride": True,
-    "noPropertyAccessFromIndexSignature": True,
-    "noUnusedLocals": True,
-    "noUnusedParameters": True,
-    "erasableSyntaxOnly": True,
-    "isolatedModules": True,
-    "verbatimModuleSyntax": True,
-    "target": "es2022",
-    "module": "es2022",
-    "moduleResolution": "bundler",
-    "lib": ["es2022", "dom"],
-    "types": [],
-}
 BOARD = "boards/7/"
 
 
@@ -54,26 +35,6 @@ BOARD = "boards/7/"
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """One backend, since Node is under test."""
     return str(request.param)
-
-
-def compiled(
-    folder: Path, version: str = TYPESCRIPT, options: Mapping[str, Any] = MappingProxyType({}), /, **files: str
-) -> "subprocess.CompletedProcess[str]":
-    """Compiles TypeScript files in a folder. ``options`` replace the default ones; None removes one."""
-    if version == TYPESCRIPT:
-        modules = packages("typescript", f"typescript@{version}", f"ws@{WS}")
-    else:
-        modules = packages(f"typescript-{version}", f"typescript@{version}")
-    told = {key: value for key, value in {**OPTIONS, **options}.items() if value is not None}
-    for name, text in files.items():
-        (folder / f"{name}.ts").write_text(text)
-    (folder / "tsconfig.json").write_text(
-        json.dumps({"compilerOptions": told, "files": [f"{name}.ts" for name in files]})
-    )
-    (folder / "package.json").write_text('{"type": "module"}')
-    if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(modules)
-    return node(str(modules / "typescript" / "bin" / "tsc"), "-p", str(folder))
 
 
 def generated() -> str:
@@ -561,6 +522,31 @@ async def test_a_call_under_way_is_lost_and_never_sent_again(play: Play) -> None
         assert "code 1006" in rest[0][0][1]
         assert [one for one in rest if one[0] != "state"] == [rest[0], ["here"]]
         assert [state for told, state in rest[1:-2] if told == "state"] == ["waiting", "connecting", "open"]
+
+
+async def test_it_wakes_up_with_the_network_and_the_page(play: Play) -> None:
+    async with scripted() as server, play(server.url, "woken") as script:
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("hello"), "hi")
+        for _ in range(2):
+            assert "dropped" in (await peer.frame("hello"))["name"]
+            peer.drop()
+            peer = await server.accepted()  # though the wait is 900 s
+        await peer.reply(await peer.frame("hello"), "here")
+        await peer.reply(await peer.frame("$ping"))
+        await peer.reply(await peer.frame("hello"), "still here")
+        assert [(await peer.frame())["action"] for _ in range(2)] == ["$ping", "hello"]
+        peer = await server.accepted()  # after 3 s without an answer
+        await peer.reply(await peer.frame("hello"), "back")
+        found = await script.ended()
+        states = [one for one in found if one[0] in ("state", "still")]
+        open_, waits = [["state", "connecting"], ["state", "open"]], ["state", "waiting"]
+        assert states == [*open_, waits, *open_, waits, ["still", "waiting"], *open_, *open_, ["state", "closed"]]
+        lines = [one for one in found if one not in states]
+        assert [lines[0], *lines[2:4]] == [["hi"], ["here", 2], ["still here"]]
+        assert [name for name, _ in [*lines[1], lines[4][0]]] == ["ConnectionLost"] * 3
+        assert "no answer to a ping within 3 s" in lines[4][0][1]
+        assert [lines[4][1], lines[5]] == ["back", [0]]
 
 
 async def test_a_no_is_final(play: Play) -> None:

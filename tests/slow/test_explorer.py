@@ -1,26 +1,15 @@
 """The explorer in headless Chromium, used as a user does, with a real server."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from tests.support.chromium import CHROMIUM, DRIVER, Page, chromium
-from tests.support.contrast import faint
+from tests.support.chromium import CHROMIUM, DRIVER, Page
+from tests.support.explorer_app import Root, make
 from tests.support.kitchen_sink_app import everything
-from wsaction.applications import WSAction
-from wsaction.authentication import BearerAuthentication, Credential
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.decorators import async_action
-from wsaction.exceptions import NotAuthenticated
-from wsaction.handlers import AsyncAPIActionHandler
-from wsaction.permissions import IsAuthenticated
-from wsaction.routing import path
 
 selenium = pytest.importorskip("selenium", reason="selenium is needed for the explorer's tests: pip install selenium")
 from selenium.webdriver.common.by import By  # noqa: E402  # once it is known to be there
@@ -32,120 +21,18 @@ pytestmark = [
 ]
 
 
-class Label(BaseModel):
-    name: str
-    weight: int = 1
-
-
-class CardIn(BaseModel):
-    title: str = Field(description="What has to be done.")
-    labels: list[Label] = []
-    due: str | None = None
-    notes: str = ""
-    colour: Annotated[str, Field(json_schema_extra={"enum": ["red", "green"]})] = "red"
-    owner: str | int = "nobody"
-
-
-class Cards(AsyncAPIActionHandler):
-    """Cards of a board."""
-
-    @async_action(status=201)
-    async def create(self, board: int, data: CardIn, notify: bool = False) -> dict[str, Any]:
-        """Adds a card."""
-        return {"board": board, "notify": notify, **data.model_dump()}
-
-
-class User:
-    is_authenticated = True
-    id = "ada"
-
-
-class Tokens(BearerAuthentication):
-    def verify(self, token: str) -> Credential:
-        if token != "secret":
-            raise NotAuthenticated("This token is not valid.")
-        return Credential(User())
-
-
-class Root(AsyncAPIConsumer):
-    epoch = "a"
-    routepatterns = [path("boards/<int:board>/cards/", Cards.as_aaah())]
-
-    @async_action
-    async def echo(self, text: str) -> str:
-        return text
-
-    @async_action
-    async def count(self) -> AsyncIterator[int]:
-        """Counts until it is cancelled."""
-        number = 0
-        while True:
-            yield number
-            number += 1
-            await asyncio.sleep(0.02)  # the pace of the stream
-
-    @async_action
-    async def hang(self) -> None:
-        await asyncio.Event().wait()
-
-    @async_action
-    async def subscribe(self, since: dict[str, Any] | None = None) -> dict[str, Any]:
-        data = {"id": 7, "text": "long " * 99}
-        for offset, event in enumerate(("moved", "<b>made</b>") if since is None else (), 1):
-            self.consumer.connection.put(json.dumps({"event": event, "route": "", "data": data, "offset": offset}))
-        recovered = None if since is None else since == {"epoch": self.epoch, "offset": 3}
-        return {"epoch": self.epoch, "offset": 2, "recovered": recovered}
-
-    @async_action
-    async def evict(self) -> None:
-        self.consumer.connection.put(json.dumps({"event": "$unsubscribed", "route": "", "data": None}))
-
-    @async_action(permission_classes=(IsAuthenticated,))
-    async def whoami(self) -> str:
-        return self.user.id
-
-    @async_action
-    async def leave(self, code: int) -> None:
-        self.consumer.connection.put(json.dumps({"event": "left", "route": "", "data": code, "offset": 3}))
-        await self.close(code, "because")
-
-
-class Room(AsyncAPIConsumer):
-    @async_action
-    async def where(self) -> str:
-        return self.kwargs["room"]
-
-
-def make() -> WSAction:
-    return WSAction(
-        [path("ws/", Root.as_asgi()), path("rooms/<slug:room>/", Room.as_asgi())],
-        title="<i>Boards</i>",
-        version="7.1",
-        authentication_classes=[Tokens],
-    )
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    driver = chromium()
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(driver: Any) -> Iterator[Page]:
-    page = Page(driver)
-    yield page
-    assert page.complaints() == []
-    driver.get("about:blank")
-
-
 def test_it_lists_routes_and_calls_an_action_through_its_form(page: Page, serve: Any) -> None:
     server = serve(make())
     page.open(server.url("/docs", "http"))
     assert page.state("open") == "Connected"
     assert (page.one("#title").text, page.driver.title) == ("<i>Boards</i>", "<i>Boards</i> · Explorer")
-    assert page.texts("#tree h2 code") == ["(the empty route)", "boards/{board}/cards/", "Protocol"]
+    assert page.texts("#tree h2 code") == [
+        "(the empty route)",
+        "boards/{board}/cards/",
+        "tasks/",
+        "tasks/{pk}/",
+        "Protocol",
+    ]
     assert "create" in page.texts("#tree a span:first-child")
     page.choose("ws.boards.board.cards.create")
     assert 'string, by default ""' in page.texts("main .head .faint")
@@ -394,42 +281,11 @@ def test_copying(page: Page, serve: Any, what: str, has: str) -> None:
         compile(copied, "snippet", "exec")
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_it_fits_a_phone_in_light_and_dark(page: Page, serve: Any, dark: bool) -> None:
-    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        page.open(serve(make()).url("/docs#ws.boards.board.cards.create", "http"))
+def test_the_root_links_the_explorer_and_says_where_to_connect(page: Page, serve: Any) -> None:
+    server = serve(Starlette(routes=[Mount("/deep/down", make())]))
+    for where in ("/deep/down/", "/deep/down"):
+        page.open(server.url(where, "http"))
+        addresses = [server.url(f"/deep/down/{path}") for path in ("ws/", "rooms/{room}/")]
+        assert page.texts("main code") == ["wsaction.v1", *addresses]
+        page.one("main a").click()
         page.state("open")
-        width = "return document.documentElement.scrollWidth"
-        assert page.driver.execute_script(width) <= 360
-        page.send()
-        assert (
-            page.one(".problem").rect["y"] + page.one(".problem").rect["height"] <= 740
-        )  # seen, though the form is long
-        assert faint(page.driver) == []
-        page.one("#menu").click()
-        page.choose("ws.echo")
-        assert not page.one("#nav").is_displayed()
-        page.send()
-        page.reply("200")
-        page.one("#menu").click()
-        page.button("Subscribe")
-        page.until(lambda: len(page.texts(".events li")) == 2)
-        page.driver.execute_script(
-            "explorer.event({event: 'e'.repeat(90), route: 'r/'.repeat(50), data: 7, offset: 3})"
-        )
-        page.until(lambda: len(page.texts(".events li")) == 3)
-        assert page.driver.execute_script(width) <= 360
-        assert faint(page.driver) == []
-        page.one("#connect").click()
-        page.driver.execute_script("explorer.state('waiting', 'Not reachable, or refused. Again in 30 s')")
-        hidden = "return state.scrollWidth - state.clientWidth"
-        assert page.driver.execute_script(hidden) <= 0
-        ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert (int(ground.removeprefix("rgb(").partition(",")[0]) < 60) is dark
-    finally:
-        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

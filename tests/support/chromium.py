@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +76,24 @@ class Page:
 
     def button(self, text: str) -> None:
         self.click(self.driver.find_element(By.XPATH, f"//button[text()='{text}']"))
+
+    def screen(self, width: int, height: int, scheme: str = "light") -> None:
+        """Emulates a screen, a phone's if it is narrow, until `whole_screen`."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def whole_screen(self) -> None:
+        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    def picture(self, file: Path) -> Path:
+        """Takes a picture once all animations have ended."""
+        ended = "return document.getAnimations().every((one) => one.effect.getTiming().iterations === Infinity)"
+        self.until(lambda: self.driver.execute_script(ended))
+        self.driver.save_screenshot(str(file))
+        return file
 
     def complaints(self) -> list[str]:
         """The messages of the browser's console, except those about refused or lost connections."""

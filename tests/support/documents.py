@@ -82,10 +82,6 @@ def _is_excerpt(source: str, file: Path) -> bool:
 
 def run_block(block: Block) -> dict[str, Any]:
     """Runs a block by itself and returns the names that it defines. Errors name the line of the page."""
-    from prometheus_client import REGISTRY
-
-    for collector in {collector for name, collector in REGISTRY._names_to_collectors.items() if name.startswith("ws_")}:
-        REGISTRY.unregister(collector)  # an earlier run of the block registered it
     namespace: dict[str, Any] = {"__name__": "document"}
     exec(compile("\n" * (block.line - 1) + block.source, str(block.page), "exec"), namespace)
     return namespace

@@ -47,8 +47,8 @@ class Process(subprocess.Popen[str]):
             if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
                 self.port = int(found[1])
 
-    def connect(self) -> Any:
-        return websockets_connect(f"ws://127.0.0.1:{self.port}/ws/", proxy=None, ping_interval=None)
+    def connect(self, path: str = "/ws/") -> Any:
+        return websockets_connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, ping_interval=None)
 
     async def stop(self) -> tuple[float, list[dict[str, Any]]]:
         """Sends SIGTERM. Returns the seconds until the process ended, and its output."""

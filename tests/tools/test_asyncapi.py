@@ -204,11 +204,46 @@ def test_queries_of_lists(document: dict[str, Any]) -> None:
     assert [query(one) for one in (Rows, Own, OfUser)] == [["search", "mine"], None, None]
 
 
+def test_destructive_actions() -> None:
+    class Handler(generics.ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Dog, pk="kind")
+        serializer_class = Dog
+        routepatterns = []
+
+        @async_action
+        async def delete(self) -> None: ...
+
+        @async_action(destructive=True)
+        async def clear(self) -> None: ...
+
+    class Kept(Handler):
+        @async_action(destructive=False)
+        async def destroy(self) -> None:
+            """Marks the object as deleted."""
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [
+            path("<str:kind>/", Handler.as_aaah(actions={"remove": "destroy", "delete": "delete", "destroy": "clear"})),
+            path("kept/<str:kind>/", Kept.as_aaah()),
+        ]
+
+    operations = WSAction([path("", Root.as_asgi())]).asyncapi()["operations"]
+    destructive = [name for name, one in operations.items() if one["x-wsaction"].get("destructive")]
+    assert destructive == [
+        "ws.kind.remove",
+        "ws.kind.delete",
+        "ws.kind.destroy",
+        "ws.kept.kind.delete",
+        "ws.kept.kind.clear",
+    ]
+
+
 def test_x_wsaction_of_operations(document: dict[str, Any]) -> None:
     assert document["operations"]["ws.forests.pk.plant"]["x-wsaction"] == {
         "action": "plant",
         "route": "forests/{pk}/",
         "streams": False,
+        "destructive": False,
         "silent": False,
         "ordered": False,
         "timeout": None,

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from examples.quickstart import app as quickstart
 from wsaction.cli import main
 from wsaction.cli._output import table, write_output
-from wsaction.codegen import erase_types
+from wsaction.codegen import erase_types, react_hooks
 from wsaction.codegen._typescript import runtime
 
 QUICKSTART = "examples.quickstart:app"
@@ -428,6 +428,18 @@ def test_codegen_writes_javascript_and_its_types_beside_it(tmp_path: Path) -> No
     assert (tmp_path / "a.mts").read_text() == run("codegen", "typescript", QUICKSTART).stdout
 
 
+def test_codegen_writes_the_hooks_for_react_beside_the_client(tmp_path: Path) -> None:
+    client, hooks = tmp_path / "cards.ts", tmp_path / "cards.react.ts"
+    command = ("codegen", "typescript", QUICKSTART, "-o", str(client), "--react")
+    assert run(*command).stderr == f"wrote {client}\nwrote {hooks}\n"
+    assert client.read_text() == run("codegen", "typescript", QUICKSTART).stdout
+    assert hooks.read_text() == react_hooks("cards")
+    assert 'from "./cards";' in hooks.read_text()
+    hooks.write_text("old")
+    result = run(*command, "--check")
+    assert (result.exit_code, result.stderr) == (1, f"{hooks} is out of date; run the command without --check\n")
+
+
 def test_codegen_of_javascript_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(source: str) -> str:
         raise ImportError("JavaScript needs tree-sitter")
@@ -480,6 +492,8 @@ def test_codegen_of_a_regex_connection() -> None:
         ([*EVERYTHING, "--path", "nowhere/"], "the app has no connection 'nowhere/'; it has '', 'ws/{tenant}/'"),
         ([QUICKSTART, "--check"], "--check needs a file to compare with; set it with -o FILE"),
         ([QUICKSTART, "-o", "/"], "is a directory"),
+        ([QUICKSTART, "--react"], "--react writes a second file; name the first one with -o FILE.ts"),
+        ([QUICKSTART, "-o", "client.mts", "--react"], "client.mts must end in .ts for --react"),
         ([], "Missing argument 'MODULE:APP'"),
     ],
 )

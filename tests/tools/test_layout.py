@@ -31,6 +31,8 @@ BESIDE: dict[str, set[str]] = {  # packages beside the bands, with the packages 
 THIRD_PARTY = {
     "anyio": "_utils testing",
     "click": "cli",
+    "opentelemetry": "contrib",
+    "prometheus_client": "contrib",
     "redis": "layers",
     "sqlalchemy": "contrib",
     "starlette": "applications handlers",

@@ -104,6 +104,7 @@ class Deadlines:
         return seconds, {"limit": "action_timeout", "value": seconds}
 
     def _give_up(self, frame: Frame, since: str) -> None:
-        logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), since)
+        fields = {"path": frame.consumer.scope["path"], "action": frame.action, "route": frame.route[:300]}
+        logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), since, extra=fields)
         frame.deadline = NEVER
         self._connection.answer_and_detach(frame)

@@ -114,6 +114,7 @@ class AuthenticationGate(Gate):
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
+            frame.failure = error, exc
             if (bound := limit_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
             if error.status < 500 and error.status not in _STATUSES_WITHOUT_VERDICT:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from wsaction._connection.gates import Gate
 from wsaction._events.publish import hub_of, publish_after, session_of
@@ -163,7 +163,8 @@ class Group:
     def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
         if text.startswith(_GENERAL_BROADCAST_START) and not hasattr(consumer, method_name(GENERAL_BROADCAST)):
-            self._session.connection.put(text[len(_GENERAL_BROADCAST_START) : -1])
+            is_traced = '"traceparent":' in text  # or its data is
+            self._session.connection.put(_untagged(text) if is_traced else text[len(_GENERAL_BROADCAST_START) : -1])
         elif text.startswith('{"event":"$'):
             logger.debug("broadcasts may have been missed")
         elif text.startswith('{"event":'):
@@ -202,6 +203,13 @@ class Group:
 async def _call(method: Callable[[dict[str, Any]], Any], event: dict[str, Any]) -> None:
     if inspect.isawaitable(result := method(event)):
         await result
+
+
+def _untagged(text: str) -> str:
+    """The data of an event's frame as JSON, with its ``traceparent`` if it has one."""
+    message = from_json(text)
+    traced = {"traceparent": message["traceparent"]} if "traceparent" in message else {}
+    return to_json({**message["data"], **traced}).decode()
 
 
 class BroadcastOrderGate(Gate):

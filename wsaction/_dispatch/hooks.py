@@ -1,4 +1,4 @@
-"""`HooksGate` calls the app's ``on_action`` hooks, as an action ends. `wsaction.hooks` says who calls the others."""
+"""`HooksGate` calls the app's ``around_action`` and ``on_action`` hooks. `wsaction.hooks` says who calls the others."""
 
 import time
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HooksGate(Gate):
-    """Calls the app's ``on_action`` hooks for each answered frame."""
+    """Calls the app's ``on_action`` hooks for each answered frame, within its ``around_action`` hooks."""
 
     __slots__ = ("_session",)
 
@@ -25,14 +25,18 @@ class HooksGate(Gate):
 
     async def run(self, frame: Frame) -> str | None:
         started = time.perf_counter()
-        try:
-            return await super().run(frame)
-        finally:
-            if not frame.is_detached:
-                self._call_hooks(frame, time.perf_counter() - started)
+        session = self._session
+        with session.runtime.hooks.around("around_action", session.consumer, frame.body):
+            try:
+                return await super().run(frame)
+            finally:
+                if not frame.is_detached:
+                    self._call_hooks(frame, time.perf_counter() - started)
 
     def _call_hooks(self, frame: Frame, seconds: float) -> None:
         call: Call | None = getattr(frame, "call", None)  # None for a malformed frame, `$auth` or an unknown route
+        match = None if call is None else call.target.match
+        error, exception = getattr(frame, "failure", (None, None))
         info = ActionInfo(
             consumer=self._session.consumer,
             handler=None if call is None or not call.route_exists else call.mounted.handler_class.__name__,
@@ -41,5 +45,8 @@ class HooksGate(Gate):
             request_id=frame.request_id,
             status=frame.status or Cancelled.code[0],  # None if the connection has closed
             seconds=seconds,
+            pattern=None if match is None else match.route,
+            error=error,
+            exception=exception,
         )
         self._session.runtime.hooks.call("on_action", info)

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wsaction._utils.bytecode import returns_nothing
 from wsaction.exceptions import APIError, ImproperlyConfigured
 from wsaction.transactions import roll_back_failed
 
@@ -33,6 +34,11 @@ def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]
         if isinstance(function, type) or not callable(function) or not _takes_two_arguments(function):
             raise ImproperlyConfigured(
                 f"middleware: expected functions like `async def mw(handler, call_next)`, got {function!r}"
+            )
+        if returns_nothing(function):
+            raise ImproperlyConfigured(
+                f"middleware: {function.__name__} returns nothing, so that all replies would have no data; end it "
+                "with return await call_next(handler)"
             )
     return tuple(middleware)
 

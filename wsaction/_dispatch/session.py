@@ -402,7 +402,7 @@ class Session:
         if not (self.runtime.debug or logger.isEnabledFor(logging.INFO)):
             return RouteNotFound()
         text = self.table.nearest(frame.route)
-        logger.info("%s", text)
+        logger.info("%s", text, extra={"status": 404})
         return RouteNotFound(text if self.runtime.debug else None)
 
     def check_size(self, reply: str) -> None:
@@ -442,6 +442,7 @@ class Session:
         if (too_large := self._too_large(reply)) is not None:
             error, reply = too_large, encode_error(frame, too_large)
         frame.status = error.status
+        frame.failure = error, exc
         if (bound := limit_in(error.ctx)) is not None:
             self.runtime.hooks.call("on_limit", self.consumer, *bound)
         return reply

@@ -113,6 +113,7 @@ class _Change:
                     self.event,
                     place.topic,
                     exc,
+                    extra={"topic": place.topic, "event": self.event},
                 )
                 place.hub.invalidate_later(place.topic, place.plan.history)
 

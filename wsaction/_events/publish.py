@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from wsaction._events.plan import event_plan
 from wsaction._handlers.route_table import Call, RouteTable, Targets
-from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.event_frames import encode_event, event_name, traced_frame
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_for_name, topic_of
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
+from wsaction.hooks import HookList
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.transactions import LOST_COMMIT_DELAY, UnitOfWork, unit_to_wait_for
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
 
 logger = logging.getLogger("wsaction")
+
+PUSHED = "$push"  # what hooks get as the topic of an event that has none
 
 
 def session_of(handler: "AsyncAPIActionHandler") -> "Session":
@@ -95,6 +98,11 @@ async def publish_from(
     Within a unit of work the event is published after the commit, otherwise at once.
     """
     hub, route, plan = hub_of(session_of(handler)), own_route(handler), event_plan(handler)
+    if topic is None and not (handler.overrides_topic or hasattr(handler, "_event_types")):
+        raise TypeError(
+            f"{type(handler).__name__} publishes {event!r}, but nobody can subscribe to it: add SubscribeMixin as its "
+            "first base class, or use push() for the own connection"
+        )
     topic = topic_at(handler) if topic is None else topic_for_name(handler, topic)
     text = encode_event(event, route, plan.types.encode(event, data))
     if (unit := unit_to_wait_for()) is None:
@@ -106,7 +114,15 @@ async def publish_from(
 async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> None:
     """Sends an event to the handler's own connection only."""
     text = encode_event(event, own_route(handler), event_plan(handler).types.encode(event, data))
-    handler.consumer.connection.put(text)
+    handler.consumer.connection.put(pushed_frame(session_of(handler).runtime.hooks, event, text))
+
+
+def pushed_frame(hooks: HookList, event: str, text: str) -> str:
+    """The frame of an event to one connection or user, with what hooks carry with it."""
+    with hooks.around("around_publish", PUSHED, event) as carried:
+        text = traced_frame(text, carried)
+    hooks.call("on_publish", PUSHED, event)
+    return text
 
 
 def publish_after(
@@ -128,7 +144,12 @@ async def _publish_or_invalidate(
     try:
         await hub.publish(topic, text, history, exclude=exclude)
     except LayerUnavailable as exc:
-        logger.error("an event of topic %r could not be published; its subscribers will get $resync: %r", topic, exc)
+        logger.error(
+            "an event of topic %r could not be published; its subscribers will get $resync: %r",
+            topic,
+            exc,
+            extra={"topic": topic, "event": event_name(text)},
+        )
         hub.invalidate_later(topic, history)
 
 

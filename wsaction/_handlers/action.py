@@ -31,7 +31,8 @@ OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leave
 class ActionOptions:
     """The options of `async_action`.
 
-    If ``name`` is None, it is the method's name; if ``timeout`` is None, it is the limits' ``action_timeout``.
+    If ``name`` is None, it is the method's name; if ``timeout`` is None, it is the limits' ``action_timeout``. If
+    ``destructive`` is None, the name decides.
     """
 
     name: str | None = None
@@ -46,6 +47,7 @@ class ActionOptions:
     streamed_by: str | None = None
     broadcast_type: str | None = None
     send_response_in_broadcast: bool = True
+    destructive: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

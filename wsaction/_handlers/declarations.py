@@ -9,6 +9,12 @@ from itertools import pairwise
 from typing import Annotated, Any, TypeAlias
 
 from wsaction._handlers.action import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
+from wsaction._handlers.misplaced import (
+    hides_action,
+    refuse_misplaced,
+    refuse_policies_of_function,
+    refuse_unused_policies,
+)
 from wsaction._handlers.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
 from wsaction._handlers.signatures import depends_of, read_dependencies
 from wsaction._utils.hints import did_you_mean
@@ -53,6 +59,7 @@ def check_attributes(cls: type) -> None:
                 "in permission_classes, in check_permissions() or, in a consumer, in connect()"
             )
     refuse_misspelt(cls, is_exempt=_is_action)
+    refuse_misplaced(cls)
 
 
 # Methods that refuse in permissions and in views of DRF, Starlette and Channels, by the name of their first parameter.
@@ -81,14 +88,17 @@ def check_settings(cls: Any) -> None:
 
     That is on an instance, because policies are read once when the class is mounted, and in a ``class Meta``.
     """
+    refuse_unused_policies(cls, cls.available_actions)
     unread = {*_READ_ONCE} - ({"permission_classes"} if cls.overrides_permissions else set())
     unread -= {"throttle_classes", "throttle_scope"} if cls.overrides_throttles else set()
     for base in (base for base in cls.__mro__ if not is_ours(base)):
         for name, value in vars(base).items():
             if inspect.isfunction(value) and (names := unread & _set_on_self(value)):
+                hook = f"get_{min(names).partition('_')[0]}s"
+                cure = f", or override {hook}()" if hasattr(cls, hook) else ""
                 raise ImproperlyConfigured(
                     f"{base.__qualname__}.{name} sets self.{min(names)}, which has no effect, because it is read when "
-                    f"the class is mounted; set it on the class, or override get_{min(names).partition('_')[0]}s()"
+                    f"the class is mounted; set it on the class{cure}"
                 )
             if name == "Meta" and (names := {name for name in vars(value).keys() & dir(cls) if name[0] != "_"}):
                 where = base.__qualname__
@@ -97,7 +107,7 @@ def check_settings(cls: Any) -> None:
                 )
 
 
-_READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope")
+_READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope", "routepatterns")
 
 
 def _set_on_self(function: Any) -> set[str]:
@@ -164,6 +174,11 @@ def collect_actions(
                 declared[attribute] = options
             elif attribute in declared and value is None:
                 del declared[attribute]  # `update = None` removes an inherited action
+            elif attribute not in declared and not is_ours(base) and hides_action(value):
+                raise ImproperlyConfigured(
+                    f"{base.__qualname__}.{attribute} is no action any more, because another decorator hides it; put "
+                    "@async_action above that decorator, or let the decorator use functools.wraps"
+                )
     actions: dict[str, Action] = {}
     for attribute, options in declared.items():
         action = read_action(cls, attribute, options, resolve_annotation)
@@ -213,6 +228,7 @@ def read_action(
     """Compiles a method to an `Action`. Raises `ImproperlyConfigured` if a frame cannot fill its signature."""
     where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     streams, awaited = _kind(where, function, options)
+    refuse_policies_of_function(where, function)
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
     hints = {key: resolve_annotation(hint) for key, hint in read_hints(where, function).items()}

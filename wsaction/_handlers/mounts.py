@@ -4,6 +4,7 @@ import logging
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from wsaction._handlers.action import Action
@@ -16,7 +17,7 @@ from wsaction.permissions._expressions import Ask
 from wsaction.routing import re_path
 from wsaction.routing._patterns import Endpoint, Include
 from wsaction.routing._urlconf import convert_patterns, endpoint_and_children
-from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
+from wsaction.throttling import BaseThrottle, ScopedRateThrottle, Throttles, compile_throttles
 
 if TYPE_CHECKING:
     from wsaction._events.plan import EventPlan
@@ -67,6 +68,18 @@ class MountedHandler:
         self._elsewhere: dict[str, Plan] = {}
         self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
         self.event_plan: EventPlan | None = None  # compiled at the first event or subscription
+        self._check_throttle_scope()
+
+    def _check_throttle_scope(self) -> None:
+        """Raises `ImproperlyConfigured` for a ``throttle_scope`` that no throttle of the handler reads."""
+        if self.attribute("throttle_scope") is None or self.handler_class.overrides_throttles:
+            return
+        own = [self.throttles, *map(self._throttles, self.actions.values())]
+        if not any(isinstance(throttle, ScopedRateThrottle) for throttles in own for throttle in throttles or ()):
+            raise ImproperlyConfigured(
+                f"{self.handler_class.__name__}.throttle_scope has no effect; add a ScopedRateThrottle with its "
+                "rates to throttle_classes"
+            )
 
     def instance(self) -> Any:
         """Creates a handler with the attributes passed to ``as_aaah()``."""
@@ -116,7 +129,11 @@ class MountedHandler:
         near = get_close_matches(asked_name, self.actions, 3) or sorted(self.actions)
         name = self.handler_class.__name__
         text = f"{name} has no action {asked_name!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
-        logger.info("%s", text)
+        if isfunction(getattr(self.handler_class, asked_name, None)) and defined_by_user(
+            self.handler_class, asked_name
+        ):
+            text += f". Its method {asked_name} lacks @async_action"
+        logger.info("%s", text, extra={"status": 405})
         return ActionNotAllowed(text if debug else None)
 
     def plan_elsewhere(self, name: str) -> Plan:

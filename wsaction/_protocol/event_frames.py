@@ -28,8 +28,13 @@ def encode_notice(event: str, route: str, position: "Position") -> str:
     return encode_event(event, route, f'{{"epoch":{quote(position.epoch)},"offset":{position.offset}}}')
 
 
-def encode_body(text: str | bytes, excludes: str | None = None, subject: str | bytes | None = None) -> bytes:
-    """The body of the event whose frame is ``text``. ``subject`` is JSON.
+def encode_body(
+    text: str | bytes,
+    excludes: str | None = None,
+    subject: str | bytes | None = None,
+    carried: Mapping[str, str] | None = None,
+) -> bytes:
+    """The body of the event whose frame is ``text``. ``subject`` is JSON, ``carried`` what hooks carry with it.
 
     Raises ``ValueError`` if ``text`` is not an event frame on one line, or ``subject`` is not JSON.
     """
@@ -38,16 +43,38 @@ def encode_body(text: str | bytes, excludes: str | None = None, subject: str | b
         raise ValueError(f'an event is {{"event": ..., "route": ..., "data": ...}} as compact JSON, not {body[:100]!r}')
     if isinstance(text, bytes):
         text.decode()
-    if excludes is None and subject is None:
+    if excludes is None and subject is None and not carried:
         return body
-    private = to_json({"excludes": excludes, "subject": None if subject is None else from_json(subject)})
-    return body + b"\n" + private
+    private = {"excludes": excludes, "subject": None if subject is None else from_json(subject)}
+    if carried:
+        private["carried"] = dict(carried)
+    return body + b"\n" + to_json(private)
 
 
 def decode_event(text: str | bytes) -> Mapping[str, Any]:
     """An event's frame, or the private part of a body, as an object."""
     message: Mapping[str, Any] = from_json(text)
     return message
+
+
+def event_name(text: str | bytes) -> str:
+    """The name of the event whose frame this is: ``event_name('{"event":"moved","route":"","data":3}') == "moved"``.
+
+    It is not parsed as a whole: inside a JSON string every quote is escaped. ``""`` for a frame that the application
+    wrote in another order.
+    """
+    start, _, _ = (text if isinstance(text, str) else text.decode()).partition(',"route":')
+    try:
+        name = from_json(start.removeprefix('{"event":'))
+    except ValueError:
+        return ""
+    return name if isinstance(name, str) else ""
+
+
+def traced_frame(text: str, carried: Mapping[str, str]) -> str:
+    """An event's frame with the ``traceparent`` that hooks carry with it, if there is one."""
+    traceparent = carried.get("traceparent")
+    return text if traceparent is None else f'{text[:-1]},"traceparent":{quote(traceparent)}}}'
 
 
 def is_event(text: str) -> bool:

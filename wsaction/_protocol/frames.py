@@ -88,6 +88,7 @@ class Frame:
     has_sent_item: bool  # it is a stream's, whose first item waits for nothing any more
     recorded_changes: Any  # the changes that a hook of a generic action made, see `_events.crud.record_changes`
     status: int | None  # of its final reply
+    failure: tuple[APIError, BaseException]  # of an error reply: what it says, and what was raised
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: "AsyncAPIConsumer"  # the root of its connection
     call: "Call"

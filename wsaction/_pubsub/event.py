@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from wsaction._protocol.event_frames import decode_event
+from wsaction._protocol.event_frames import decode_event, traced_frame
 from wsaction._protocol.frames import quote, size_of
 
 
@@ -15,13 +15,26 @@ class Event:
     ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
     """
 
-    __slots__ = ("_frames", "_message", "_route", "excluded_name", "filter_cache", "frame", "offset", "size", "subject")
+    __slots__ = (
+        "_frames",
+        "_message",
+        "_route",
+        "_text",
+        "carried",
+        "excluded_name",
+        "filter_cache",
+        "frame",
+        "offset",
+        "size",
+        "subject",
+    )
 
     def __init__(self, offset: int, body: bytes) -> None:
         public, _, private = body.partition(b"\n")
         self.offset = offset
         self.size = len(public) + 27
-        self.frame = self.with_offset(public.decode())
+        self.carried: Mapping[str, str] = _NOTHING  # what hooks carry with it
+        self.frame = self._text = self.with_offset(public.decode())
         self.excluded_name: str | None = None  # the name of the subscriber that does not get it
         self.subject: Any = None  # the object of the event, from which filters decide whether a recipient may see it
         self.filter_cache: Any = None  # data that one recipient's filter has read, for the filters of other recipients
@@ -32,6 +45,8 @@ class Event:
             private_data = decode_event(private)
             self.excluded_name = private_data.get("excludes")
             self.subject = private_data.get("subject")
+            if type(carried := private_data.get("carried")) is dict:
+                self.carry(carried)
 
     @property
     def message(self) -> Mapping[str, Any]:
@@ -60,8 +75,23 @@ class Event:
         return self.size if text is self.frame else size_of(text)
 
     def with_offset(self, text: str) -> str:
-        """Adds this event's offset to ``text``, a frame without one. A filter may return the result."""
-        return f'{text[:-1]},"offset":{self.offset}}}' if self.offset else text
+        """Adds this event's offset to ``text``, a frame without one, and its traceparent. A filter may return it."""
+        if self.offset:
+            text = f'{text[:-1]},"offset":{self.offset}}}'
+        return traced_frame(text, self.carried) if self.carried else text
+
+    def carry(self, carried: Mapping[str, str]) -> None:
+        """Sets what hooks carry with it. Recipients get a ``traceparent`` among that. To be called before `frame_for`.
+
+        A layer may bring anything, of which only strings count.
+        """
+        self.carried = {name: value for name, value in carried.items() if type(value) is str}
+        self.size -= size_of(self.frame)
+        self.frame = traced_frame(self._text, self.carried)
+        self.size += size_of(self.frame)
+
+
+_NOTHING: Mapping[str, str] = {}
 
 
 def _quoted_route(text: str) -> str | None:

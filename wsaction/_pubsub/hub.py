@@ -2,29 +2,31 @@
 
 An event is decoded once per process, and every recipient gets the same text. A subscriber gets the messages of a topic
 in order: the reply, the events that they missed, the live events. If the topic keeps history, the subscriber gets every
-event once, or a ``$resync`` if they may have missed one, or their connection is closed.
+event once, or a ``$resync`` if they may have missed one, or their connection is closed. It is one thing, beyond 500
+lines: publications, joins and the layer's calls change the same table of topics.
 """
 
 import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 
-from wsaction._protocol.event_frames import encode_body, encode_notice
+from wsaction._protocol.event_frames import encode_body, encode_notice, event_name
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.fanout import CHUNK, SLICE, Fanout
 from wsaction._pubsub.join import MAX_RECOVERED, Join, Reply, Snapshot
 from wsaction._pubsub.reconcile import CHECK_GRACE, CHECK_INTERVAL, MAX_FILL, MAX_READS, Reconciler
 from wsaction._pubsub.subscription import Filter, FilteredSubscription, QueueLimits, State, Subscriber, Subscription
-from wsaction._pubsub.topic import OnEvent, Rings, Topic
+from wsaction._pubsub.topic import Rings, Topic
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.locks import Locks
 from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import Cancelled, LayerUnavailable
+from wsaction.hooks import HookList
 from wsaction.layers.base import History, Layer, Position
 
 logger = logging.getLogger("wsaction")
@@ -38,9 +40,8 @@ PUBLICATIONS_IN_A_ROW = 32  # publications after which the hub lets the event lo
 class Hub:
     """The topics of one process and one event loop, on a layer that the hub opens and closes.
 
-    ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. ``on_event`` is called
-    with each event of a topic that is subscribed to in this process, ``on_pending_invalidation`` with each topic that
-    `invalidate_later` gets.
+    ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. The hub calls the hooks
+    about events and the layer; for messages between processes, ``on_event`` alone.
     """
 
     def __init__(
@@ -60,16 +61,16 @@ class Hub:
         fanout_clock: Callable[[], float] = time.perf_counter,
         rings: Rings | None = None,
         queue_limits: QueueLimits | None = None,
-        on_event: OnEvent | None = None,
-        on_pending_invalidation: Callable[[str], None] | None = None,
+        hooks: HookList | None = None,
     ) -> None:
         self.layer = layer
         self._linger = linger
         self._join_timeout = join_timeout
         self._max_recovered = max_recovered
         self._max_pending = max_pending_invalidations
-        self._on_event = on_event
-        self._on_pending_invalidation = on_pending_invalidation
+        self._hooks = hooks or HookList()
+        self._has_publish_hooks = self._hooks.has("on_publish", "around_publish")
+        self._is_available: bool | None = None  # whether the layer delivers; None: it was not opened yet
         self._context = copy_context()
         self._context.run(current_frame.set, None)
         self._tasks = Tasks(self._context)
@@ -106,6 +107,9 @@ class Hub:
                 self._tasks.start(self._reconciler.check, self._topics)
                 self._is_open = True
                 self._is_closed = False
+                if self._is_available is None:
+                    self._is_available = False
+                    self._hooks.call("on_layer_state", False)
 
     async def _ensure_open(self) -> None:
         if self._is_closed:
@@ -136,6 +140,9 @@ class Hub:
     # ------------------------------------------------------------------------------------------------ the layer's calls
     def subscribed(self, topic: str) -> None:
         """The layer calls this: from now on all events of the topic arrive."""
+        if not self._is_available:
+            self._is_available = True
+            self._hooks.call("on_layer_state", True)
         local_topic = self._topics.get(topic)
         if local_topic is not None and local_topic.confirm():
             self._reconciler.start_reconciling(local_topic)
@@ -148,6 +155,9 @@ class Hub:
 
     def lost(self) -> None:
         """The layer calls this: no events arrive until the next `subscribed`."""
+        if self._is_available:
+            self._is_available = False
+            self._hooks.call("on_layer_state", False)
         for topic in self._topics.values():
             topic.unconfirm()
 
@@ -160,14 +170,22 @@ class Hub:
         *,
         exclude: Subscriber | None = None,
         subject: str | bytes | None = None,
+        carried: Mapping[str, str] | None = None,
     ) -> Position | None:
         """Publishes an event, made by ``encode_event``, to all subscribers of the topic in every process.
 
-        ``exclude`` does not get the event. ``subject`` is JSON that only filters see. Returns the event's position, or
-        None without history. Raises ``LayerUnavailable``, whose ``uncertain`` says whether the event may have been
-        published all the same, and ``ValueError`` if ``event`` is not one.
+        ``exclude`` does not get the event. ``subject`` is JSON that only filters see. ``carried`` is what hooks carry
+        with it; None: they are asked. Returns the event's position, or None without history. Raises
+        ``LayerUnavailable``, whose ``uncertain`` says whether the event may have been published all the same, and
+        ``ValueError`` if ``event`` is not one.
         """
-        body = encode_body(event, None if exclude is None else self._name_of(exclude), subject)
+        if self._has_publish_hooks and carried is None and not topic.startswith("$"):
+            name = event_name(event)
+            with self._hooks.around("around_publish", topic, name) as carried:
+                position = await self.publish(topic, event, history, exclude=exclude, subject=subject, carried=carried)
+            self._hooks.call("on_publish", topic, name)
+            return position
+        body = encode_body(event, None if exclude is None else self._name_of(exclude), subject, carried)
         if not self._is_open:
             await self._ensure_open()
         position = await self.layer.publish(topic, body, history)
@@ -186,8 +204,7 @@ class Hub:
 
     def invalidate_later(self, topic: str, history: History | None = None) -> None:
         """Invalidates a topic as soon as the layer is available: for changes made whose events were not published."""
-        if self._on_pending_invalidation is not None:
-            self._on_pending_invalidation(topic)
+        self._hooks.call("on_unpublished", topic)
         pending = self._pending_invalidation
         if self._is_closed:
             _log_missed_invalidation(topic, "the server is shutting down")
@@ -364,8 +381,9 @@ class Hub:
         """Returns the topic, created if need be, and keeps it from being removed."""
         topic = self._topics.get(name)
         if topic is None:
+            hooks = self._hooks if self._hooks.has("on_event", "around_delivery") else None
             topic = self._topics[name] = Topic(
-                name, history, self._fanout, self._on_event, self._rings, self._queue_limits.max_backlog
+                name, history, self._fanout, hooks, self._rings, self._queue_limits.max_backlog
             )
             self.layer.subscribe(name)
         elif topic.linger_timer is not None:
@@ -493,4 +511,6 @@ class Joined:
 
 
 def _log_missed_invalidation(topic: str, reason: str) -> None:
-    logger.error("subscribers of %r get no $resync for events that they missed: %s", topic, reason)
+    logger.error(
+        "subscribers of %r get no $resync for events that they missed: %s", topic, reason, extra={"topic": topic}
+    )

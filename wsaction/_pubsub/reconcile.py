@@ -59,7 +59,8 @@ class Reconciler:
                     settled = await self._read_and_apply(topic, history)
                 except Exception as exc:
                     if not isinstance(exc, LayerUnavailable):
-                        logger.exception("the layer failed to read topic %r; trying again", topic.name)
+                        fields = {"topic": topic.name}
+                        logger.exception("the layer failed to read topic %r; trying again", topic.name, extra=fields)
                     await asyncio.sleep(backoff.seconds())
                 else:
                     if settled:
@@ -99,7 +100,8 @@ class Reconciler:
                 await asyncio.sleep(self._check_grace)
             for topic, position in behind:
                 if topic.ready.is_set() and topic.position == position:
-                    logger.warning("messages of topic %r were lost; reading them from the layer", topic.name)
+                    fields = {"topic": topic.name}
+                    logger.warning("messages of topic %r were lost; reading them again", topic.name, extra=fields)
                     self.start_reconciling(topic)
 
     async def _find_behind(self, topics: list[Topic]) -> list[tuple[Topic, Position]]:

@@ -403,7 +403,7 @@ class FilteredSubscription(Subscription):
                 raise  # this task was cancelled; otherwise a call within the filter was, which is a failure like others
             # Nobody knows whether the subscriber may see the event, so they do not get it, and `$resync` tells them so.
             if not isinstance(exc, VisibilityUnknown):
-                logger.exception("the filter of a subscription to %r failed", self.route)
+                logger.exception("the filter of a subscription to %r failed", self.route, extra={"route": self.route})
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
         send = _ignore if self.state is State.LEFT else self.subscriber.put
         if text is None:

@@ -8,16 +8,17 @@ layer read. When events may be missing (after a confirmation, a gap or another e
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from wsaction._protocol.event_frames import encode_notice
+from wsaction._protocol.event_frames import encode_notice, event_name
 from wsaction._protocol.scope import is_loadable
 from wsaction._pubsub.event import Event
 from wsaction._pubsub.fanout import Fanout, JobQueue
 from wsaction._pubsub.subscription import FilteredSubscription, ReplyRecipient, State, Subscription
+from wsaction.hooks import HookList
 from wsaction.layers.base import History, Page, Position
 
 RING = 64  # the newest events that a process keeps of each topic, for clients that reconnect soon
@@ -28,7 +29,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two `$resync` of a top
 CALM_TIME = 30.0  # seconds without a `$resync` after which the pause is `FIRST_PAUSE` again
 
 Message = tuple[str, int, bytes]  # a message of the layer: epoch, offset, body
-OnEvent = Callable[[str, str, int], None]  # called with the topic, the event's name and the number of recipients
 _Recipients = tuple[list[tuple[str, tuple[Subscription, ...]]], tuple[Subscription, ...]]
 
 
@@ -39,7 +39,7 @@ class Topic:
     name: str
     history: History | None
     fanout: Fanout
-    on_event: OnEvent | None
+    hooks: HookList | None  # None: no hook is called for events
     rings: "Rings"
     max_backlog: int  # messages that wait while the topic is reconciled; with more, the layer is read again
     epoch: str = ""
@@ -159,6 +159,17 @@ class Topic:
     # ------------------------------------------------------------------------------------------------ the position
     def apply(self, event: Event) -> None:
         """Applies an event, the next one or one without history: moves the position and sends it to subscribers."""
+        if self.hooks is None:
+            self._apply(event)
+            return
+        name = event_name(event.frame)
+        with self.hooks.around("around_delivery", self.name, name, event.carried) as carried:
+            if carried:
+                event.carry(carried)
+            self.hooks.call("on_event", self.name, name, self._apply(event))
+
+    def _apply(self, event: Event) -> int:
+        """Returns the number of live subscriptions that get the event."""
         if event.offset:
             self.offset = event.offset
             self._remember(event)
@@ -167,9 +178,7 @@ class Topic:
                 subscription.collect(event)
             elif subscription.state is State.AHEAD:
                 self._pass_to_ahead(subscription, event)
-        recipients = self._send(event) if self.live else 0
-        if self.on_event is not None:
-            self.on_event(self.name, event.message["event"], recipients)
+        return self._send(event) if self.live else 0
 
     def _pass_to_ahead(self, subscription: Subscription, event: Event) -> None:
         """Sends an event without history; makes the subscription live if the topic has passed its cursor."""

@@ -162,7 +162,7 @@ async def _open(
             dispatcher = gate
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.monitor)
-    if hooks.has("on_action"):
+    if hooks.has("on_action", "around_action"):
         dispatcher = HooksGate(dispatcher, session)
     await check_connect_permissions(session)
     if runtime.loop_state.draining:
@@ -223,7 +223,8 @@ async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime
     """Answers 403 and returns True if the request's Host header is not allowed."""
     if (reason := runtime.hosts.refusal(scope)) is None:
         return False
-    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), reason)
+    fields = {"path": scope["path"], "status": 403}
+    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), reason, extra=fields)
     error = PermissionDenied(reason if runtime.debug else "This server does not serve the requested host.")
     if scope["type"] == "http":
         await _answer_text(send, 403, f"{error.msg}\n".encode(), [])
@@ -235,7 +236,8 @@ async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime
 def _check_origin(scope: Any, runtime: Runtime) -> None:
     """Raises `PermissionDenied` if the request's Origin header is not allowed."""
     if (reason := runtime.origins.refusal(scope)) is not None:
-        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), reason)
+        fields = {"path": scope["path"], "status": 403}
+        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), reason, extra=fields)
         raise PermissionDenied(reason if runtime.debug else "Pages of this origin may not connect.")
 
 
@@ -256,16 +258,17 @@ async def _call_disconnect(consumer: "AsyncAPIConsumer", code: int, connection: 
     now = asyncio.get_running_loop().time()
     seconds = connection.limits.drain_timeout
     call = f"{type(consumer).__name__}.disconnect({code})"
+    fields = {"path": consumer.scope["path"], "close_code": code}
     try:
         async with asyncio.timeout_at(min(connection.end_by, now + seconds)) as deadline:
             await consumer.disconnect(code)
     except (Exception, asyncio.CancelledError) as exc:  # the client has gone, so the error can only be logged
         _raise_own_cancellation(exc)
         if deadline.expired():
-            logger.error("%s took too long; drain_timeout is %s s", call, seconds, exc_info=exc)
+            logger.error("%s took too long; drain_timeout is %s s", call, seconds, exc_info=exc, extra=fields)
             connection.on_limit("drain_timeout", seconds)
         else:
-            logger.error("%s failed", call, exc_info=exc)
+            logger.error("%s failed", call, exc_info=exc, extra=fields)
 
 
 def _raise_own_cancellation(exc: BaseException) -> None:

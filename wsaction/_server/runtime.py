@@ -165,9 +165,7 @@ class Runtime:
         here = self.loop_state
         if here.hub is None:
             self.warn_of_workers()
-            on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
-            on_unpublished = partial(self.hooks.call, "on_unpublished")
-            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_unpublished)
+            here.hub = Hub(self.layer or MemoryLayer(), hooks=self.hooks)
         return here.hub
 
     def warn_of_workers(self) -> None:

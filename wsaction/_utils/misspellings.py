@@ -8,8 +8,10 @@ name. ``wsaction check`` reports less certain cases.
 
 import inspect
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
+from wsaction._utils.bytecode import returns_nothing
 from wsaction.routing.exceptions import ImproperlyConfigured
 
 _POLICIES = ("class", "classes", "backends", "patterns")  # settings whose singular or plural is a mistake too
@@ -37,6 +39,26 @@ def user_attributes(cls: type) -> Iterator[tuple[type, str, Any]]:
             yield from ((base, name, value) for name, value in vars(base).items() if not name.startswith("_"))
 
 
+def names_in(cls: type) -> set[str]:
+    """Every name, parameter and string constant in the methods of a class and its bases outside wsaction."""
+    names: set[str] = set()
+    for base in (base for base in cls.__mro__ if not is_ours(base)):
+        for value in vars(base).values():
+            for code in _codes(value):
+                names.update(code.co_names, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+                names.update(const for const in code.co_consts if isinstance(const, str))
+    return names
+
+
+def _codes(value: Any) -> Iterator[CodeType]:
+    """The code of a method or property, and of the functions in it."""
+    parts = [value, *(getattr(value, name, None) for name in ("__func__", "fget", "fset", "func", "__wrapped__"))]
+    pending = [code for part in parts if isinstance(code := getattr(part, "__code__", None), CodeType)]
+    while pending:
+        yield (code := pending.pop())
+        pending += [const for const in code.co_consts if isinstance(const, CodeType)]
+
+
 def defined_by_user(cls: type, name: str) -> bool:
     """Whether an attribute comes from a class outside wsaction."""
     definer = next((base for base in cls.__mro__ if name in vars(base)), None)
@@ -59,6 +81,8 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
         (name, _normalized(name), value) for name, value in framework_attributes.items() if name not in overridden
     ]
     for base, name, value in attributes:
+        if name in framework_attributes and not (is_exempt(value) or is_exempt(framework_attributes[name])):
+            _check_override(base, name, value, framework_attributes[name])
         if name in framework_attributes or is_exempt(value):
             continue
         normalized = _normalized(name)
@@ -68,6 +92,36 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
                     f"{base.__qualname__}.{name} is an attribute that nothing reads; did you mean {target!r}? If it is "
                     "your own attribute, give it a name that is less similar"
                 )
+
+
+def _check_override(base: type, name: str, value: Any, framework_value: Any) -> None:
+    """Raises `ImproperlyConfigured` for a method that can never do what the one it overrides does."""
+    if not (inspect.isfunction(value) and inspect.isfunction(framework_value)):
+        return
+    original: Any = inspect.unwrap(framework_value)
+    where, parameters = f"{base.__qualname__}.{name}", inspect.signature(original).parameters
+    arguments = _required(original)
+    if name in _CALLED_FOR_ALL and not _accepts(value, arguments):
+        expected, got = ", ".join([*parameters][:arguments]), ", ".join(inspect.signature(value).parameters)
+        raise ImproperlyConfigured(
+            f"{where}: expected the parameters ({expected}), got ({got}); it is called with these"
+        )
+    if not returns_nothing(value):
+        return
+    if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(value):
+        raise ImproperlyConfigured(
+            f"{where}: expected an async def, got a def that returns nothing to await; add async"
+        )
+    returned = original.__annotations__.get("return")
+    if returned is not None and ("None" not in str(returned) or name in _USELESS_WITHOUT_RESULT):
+        raise ImproperlyConfigured(f"{where} returns nothing, whatever it is asked; did you forget `return`?")
+
+
+# Methods that may return None, but do nothing if they always do.
+_USELESS_WITHOUT_RESULT = {"authenticate", "authenticate_data", "verify", "get_cache_key"}
+# Methods that run for each connection or frame, so that none works if their parameters differ.
+_CALLED_FOR_ALL = {"connect", "disconnect", "check_permissions", "get_permissions", "check_throttles", "get_throttles"}
+_CALLED_FOR_ALL |= {"check_object_permissions", "get_queryset", "get_topic"}
 
 
 def _refuse_hidden(cls: type, framework_attributes: dict[str, Any]) -> None:

@@ -6,12 +6,13 @@ The literal segments of a route name the object: both ``boards/{pk}/columns/`` a
 methods of the empty route belong to the client itself.
 """
 
+import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from wsaction.asyncapi._client_names import camel, pascal, unique_name
+from wsaction.asyncapi._client_names import camel, pascal, snake, unique_name
 
 Document = Mapping[str, Any]
 Kind = Literal["call", "send", "stream", "subscribe"]
@@ -74,11 +75,24 @@ class Method:
         return {*more.route.required} <= first
 
 
+class Style(NamedTuple):
+    """How a language names the members of a client."""
+
+    member: Callable[[str], str]
+    has_overloads: bool  # whether one name may have several methods, which their captures tell apart
+    reserved: frozenset[str]  # names that no member has
+
+
+TYPESCRIPT = Style(camel, True, frozenset())
+PYTHON = Style(snake, False, frozenset({*keyword.kwlist, "str", "int", "float", "bool", "self"}))
+
+
 class Group:
     """An object of the client: its methods, each with one or more overloads, and the objects below it."""
 
-    def __init__(self, name: str = "", taken: frozenset[str] = frozenset()) -> None:
-        self.name = name  # the stem of its TypeScript type's name
+    def __init__(self, name: str = "", taken: frozenset[str] = frozenset(), style: Style = TYPESCRIPT) -> None:
+        self.name = name  # the stem of its type's name
+        self._style = style
         self.methods: dict[str, list[Method]] = {}
         self.groups: dict[str, Group] = {}
         self._taken = taken
@@ -89,8 +103,11 @@ class Group:
         Methods of one name become overloads if their captures tell them apart. Otherwise the name of the new one also
         lists its captures, as in ``subscribeByPk``, and ends with ``_`` if even that is taken.
         """
-        name = unique_name(camel(name), self._taken)
-        for candidate in (name, name + "By" + "".join(map(pascal, method.route.captures))):
+        name = unique_name(self._style.member(name), {*self._taken, *self._style.reserved})
+        captures = "_".join(["", "by", *method.route.captures])
+        for candidate in (name, self._style.member(name + captures)):
+            if not self._style.has_overloads and candidate in self.methods:
+                continue
             if not any(method.is_ambiguous_with(other) for other in self.methods.get(candidate, ())):
                 self.methods.setdefault(candidate, []).append(method)
                 return
@@ -100,9 +117,9 @@ class Group:
         """Returns the object at a path below this one; creates it if necessary."""
         group = self
         for word in path:
-            name = camel(word)
+            name = self._style.member(word)
             if name not in group.groups:
-                group.groups[name] = Group(group.name + pascal(word))
+                group.groups[name] = Group(group.name + pascal(word), style=self._style)
             group = group.groups[name]
         return group
 
@@ -115,7 +132,7 @@ class Group:
 
     def rename_clashing_groups(self) -> None:
         """Renames the objects below this one whose names are those of methods."""
-        taken = {*self.methods, *self._taken}
+        taken = {*self.methods, *self._taken, *self._style.reserved}
         for name in [*self.groups]:
             group = self.groups.pop(name)
             group.rename_clashing_groups()
@@ -124,10 +141,12 @@ class Group:
             self.groups[name] = group
 
 
-def groups_of(document: Document, channel: str) -> Group:
-    """Returns the root object of the client for a channel."""
+def groups_of(
+    document: Document, channel: str, taken: frozenset[str] = RESERVED_NAMES, style: Style = TYPESCRIPT
+) -> Group:
+    """Returns the root object of the client for a channel. It has none of the names ``taken``."""
     reader = _Reader(document, channel)
-    root = Group(taken=RESERVED_NAMES)
+    root = Group("", taken, style)
     for item in document["channels"][channel]["x-wsaction"]["routes"]:
         group = root.descend(_path(item))
         for name, method in reader.methods(item, Route.from_item(item)):

@@ -1,4 +1,4 @@
-"""TypeScript names of routes, actions and models."""
+"""Names of routes, actions and models in generated clients."""
 
 import re
 from collections.abc import Collection
@@ -19,6 +19,11 @@ def camel(text: str) -> str:
     """Returns ``partialUpdate`` for ``partial_update``. A leading digit gets a ``_`` before it; no words give ``_``."""
     first, *rest = words(text) or [""]
     return _as_identifier(first[:1].lower() + first[1:] + "".join(map(_capitalize, rest)))
+
+
+def snake(text: str) -> str:
+    """Returns ``partial_update`` for ``partial-update``. A leading digit gets a ``_`` before it."""
+    return _as_identifier("_".join(words(text)))
 
 
 def pascal(text: str) -> str:

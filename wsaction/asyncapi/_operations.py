@@ -19,6 +19,7 @@ Schema = dict[str, Any]
 Message = dict[str, Any]
 
 SNAPSHOTS = ("list", "retrieve")
+DESTRUCTIVE = ("destroy", "delete")  # as generic handlers, and methods of HTTP, name it
 REQUEST_ID: Mapping[str, Any] = {"type": ["string", "integer"], "description": "Echoed in every reply."}
 
 
@@ -195,6 +196,7 @@ def facts_of(name: str, plan: Plan, place: Place, limits: Limits) -> dict[str, A
         "action": name,
         "route": place.route.text,
         "streams": action.streams,
+        "destructive": plan.name in DESTRUCTIVE if action.options.destructive is None else action.options.destructive,
         "silent": action.silent and not (action.name == "subscribe" and is_live(place)),
         "ordered": plan.ordered,
         "timeout": None if math.isinf(timeout) else timeout,

@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import isawaitable
 from typing import Any
 
 from wsaction._protocol.close_codes import NOT_AUTHENTICATED
@@ -89,7 +90,8 @@ class Authenticator:
             elif self._bearer and bearer_tokens(scope):
                 raise NotAuthenticated("The bearer token was not accepted.")
         except APIError as exc:
-            logger.info("handshake of %s refused: %s", one_line(str(scope.get("path"))), exc)
+            fields = {"path": scope.get("path"), "status": exc.status}
+            logger.info("handshake of %s refused: %s", one_line(str(scope.get("path"))), exc, extra=fields)
             raise
         finally:
             self._conceal(scope)
@@ -116,7 +118,9 @@ class Authenticator:
             async with asyncio.timeout(seconds) as timeout:
                 for scheme in classes:
                     where = f"{type(scheme).__name__}.{method}"
-                    answer = await getattr(scheme, method)(argument)
+                    answer = getattr(scheme, method)(argument)
+                    if isawaitable(answer):
+                        answer = await answer
                     if isinstance(answer, Credential):
                         return answer
                     if answer is not None:

@@ -23,11 +23,13 @@ from wsaction.cli._loading import (
 from wsaction.cli.call import call
 from wsaction.cli.codegen import codegen
 from wsaction.cli.inspect import asyncapi, check, routes
+from wsaction.cli.new import new
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.server import run as run_app
 
 __all__ = ("main",)
 
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -51,6 +53,7 @@ def main() -> None:
     """wsaction: routes, serializers, permissions and generic actions on one WebSocket."""
 
 
+main.add_command(new)
 main.add_command(call)
 main.add_command(routes)
 main.add_command(asyncapi)
@@ -74,6 +77,7 @@ main.add_command(codegen)
 @click.option("--ssl-keyfile", type=EXISTING_FILE, help="Private key, for wss://.")
 @click.option("--ssl-certfile", type=EXISTING_FILE, help="Certificate, for wss://.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS), help="Log level.")
+@click.option("--log-format", default="text", show_default=True, type=click.Choice(LOG_FORMATS), help="Log format.")
 @click.option("--ws-max-size", type=click.IntRange(1), help="Largest message in bytes; max_frame_bytes may be less.")
 @click.option("--ws-ping-interval", default=20.0, show_default=True, help="Seconds between pings.")
 @click.option("--ws-ping-timeout", default=20.0, show_default=True, help="Seconds to wait for a pong.")

@@ -133,7 +133,7 @@ class _Printer:
         """Prints the data of a reply or a stream's item."""
         click.echo(to_json(data, indent=None if self._as_json else 2))
 
-    def print_event(self, item: "Event | Resync") -> None:
+    def print_event(self, item: "Event[Any] | Resync[Any]") -> None:
         """Prints an event, or ``$resync`` if events were lost."""
         values = {name: getattr(item, name) for name in item.__dataclass_fields__}
         click.echo(to_json({"event": "$resync", **values} if "snapshot" in values else values))

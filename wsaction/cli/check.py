@@ -1,28 +1,29 @@
 """Checks of an app's declarations for likely mistakes. They do not run the app."""
 
+import ast
+import http.client
+import inspect
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from wsaction._handlers.action import ActionOptions
 from wsaction._handlers.mounts import MountedHandler
 from wsaction._handlers.route_table import RouteTable
-from wsaction._utils.misspellings import get_framework_attributes, is_code, user_attributes
+from wsaction._utils.misspellings import get_framework_attributes, is_code, names_in, user_attributes
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
 from wsaction.cli._routes import Entry, inventory
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.permissions import BasePermission
-from wsaction.permissions._expressions import Composition
 from wsaction.routing import Router
 from wsaction.routing._patterns import Pattern
 from wsaction.routing._unreachable import find_unreachable
-from wsaction.throttling import BaseThrottle, ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
+from wsaction.throttling import ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
 
 __all__ = ("Finding", "check")
 
@@ -57,6 +58,9 @@ def check(app: WSAction, workers: int = 1) -> list[Finding]:
         *_object_permissions(entries),
         *_open_broadcasts(app),
         *_client_inputs(entries),
+        *_unused_captures(entries),
+        *_statuses_first(entries),
+        *_missing_actions(app),
         *_unbounded_actions(entries),
         *_loose_limits(app),
         *_exposure(app),
@@ -118,19 +122,23 @@ def _foreign_patterns_in(router: Router, connection: str) -> Iterator[Finding]:
             source = pattern.source
             if pattern is first and source.removeprefix("^").startswith("/"):
                 msg = f"{source!r} begins with '/', but the text to match never does"
-                yield Finding("warning", "leading_slash", place, msg, "remove the '/'")
+                yield Finding("error", "leading_slash", place, msg, "remove the '/'")
             if pattern.is_regex:
                 continue
             if "(?P<" in source or source.startswith("^") or source.endswith("$"):
                 msg = f"{source!r} is a regular expression, but path() treats it as plain text"
-                yield Finding("warning", "regex_in_path", place, msg, "use re_path()")
+                yield Finding("error", "regex_in_path", place, msg, "use re_path()")
+            for colon, name in _COLON.findall(source):
+                msg = f"{colon} is plain text here and captures nothing"
+                yield Finding("error", "braces_in_path", place, msg, f"write <{name}>")
             for braces, name, converter in _BRACES.findall(source):
                 cure = f"write <{converter}:{name}>" if converter else f"write <{name}>"
                 msg = f"{braces} is plain text here and captures nothing"
-                yield Finding("warning", "braces_in_path", place, msg, cure)
+                yield Finding("error", "braces_in_path", place, msg, cure)
 
 
 _BRACES = re.compile(r"(\{(\w+)(?::(\w+))?\})")
+_COLON = re.compile(r"(?:^|(?<=/))(:(\w+))(?=/|$)")  # as Express writes captures
 
 
 # attributes
@@ -149,44 +157,20 @@ def _handlers(router: Router) -> dict[Any, tuple[str, MountedHandler]]:
 def _unknown_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
     """Attributes with names similar to the framework's. The class refuses clearer misspellings itself."""
     seen: set[tuple[Any, str]] = set()
-    for cls, (place, mounted) in handlers.items():
+    for cls, (place, _) in handlers.items():
         known = get_framework_attributes(cls)
         settings = [name for name, value in known.items() if not is_code(value)]
-        actions = [action.options for action in mounted.actions.values()]
         for base, name, value in user_attributes(cls):
             if name in known or is_code(value) or (base, name) in seen:
                 continue
             seen.add((base, name))
             near = get_close_matches(name, settings, 1, cutoff=0.85)
-            if (policy := _policy(value)) is not None:
-                is_own = name.isupper() or name.endswith((f"_{policy}s", f"_{policy}_classes"))
-                is_used = any(value is used for used in _action_policies(actions))
-                if not (is_own or is_used or getattr(cls, f"overrides_{policy}s")):
-                    msg = f"{base.__name__}.{name} holds {policy}s, but nothing reads it"
-                    yield Finding("error", "unused_policy", place, msg, f"rename it to {policy}_classes")
-            elif name in ("middleware", "hooks", "layer"):
+            if name in ("middleware", "hooks", "layer"):
                 msg = f"{base.__name__}.{name} is not an attribute of handlers"
                 yield Finding("warning", "unknown_attribute", place, msg, f"write WSAction([...], {name}=...)")
             elif near and not name.endswith(f"_{near[0]}"):  # with a prefix it is a name of the application's own
                 msg = f"{base.__name__}.{name} is not an attribute of handlers"
                 yield Finding("warning", "unknown_attribute", place, msg, f"did you mean {near[0]}?")
-
-
-def _policy(value: Any) -> str | None:
-    """Returns the kind of policy that an attribute holds, alone or in a tuple or list; None if it holds none."""
-    entries = value if isinstance(value, list | tuple) else (value,)
-    for policy, kinds in (("permission", (BasePermission, Composition)), ("throttle", (BaseThrottle,))):
-        classes = [entry if isinstance(entry, type) else type(entry) for entry in entries]
-        if classes and all(issubclass(cls, kinds) for cls in classes):
-            return policy
-    return None
-
-
-def _action_policies(actions: list[ActionOptions]) -> Iterator[Any]:
-    """Yields the policies given to ``@async_action``, both the collections and their items."""
-    for options in actions:
-        yield from (options.permission_classes, options.throttle_classes)
-        yield from (*(options.permission_classes or ()), *(options.throttle_classes or ()))
 
 
 _FILTER_ATTRIBUTES: Mapping[str, Any] = {
@@ -202,7 +186,7 @@ def _unused_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> It
     for cls, (place, mounted) in handlers.items():
         if mounted.attribute("events") and not hasattr(cls, "_event_types"):
             msg = f"{cls.__name__} has events, but clients cannot subscribe to it"
-            yield Finding("warning", "no_subscribe", place, msg, "add SubscribeMixin as its first base class")
+            yield Finding("error", "no_subscribe", place, msg, "add SubscribeMixin as its first base class")
         backends = mounted.attribute("filter_backends") or ()
         classes = {backend if isinstance(backend, type) else type(backend) for backend in backends}
         if classes - {*_FILTER_ATTRIBUTES.values()} or getattr(cls, "overrides_query", True):
@@ -211,7 +195,7 @@ def _unused_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> It
             if mounted.attribute(name) and reader not in classes:
                 msg = f"{cls.__name__}.{name} has no effect without {reader.__name__}"
                 cure = f"add {reader.__name__} to its filter_backends, or remove {name}"
-                yield Finding("warning", "unused_filter", place, msg, cure)
+                yield Finding("error", "unused_filter", place, msg, cure)
 
 
 def _client_inputs(entries: list[Entry]) -> Iterator[Finding]:
@@ -225,9 +209,98 @@ def _client_inputs(entries: list[Entry]) -> Iterator[Finding]:
                     continue
                 seen.add(key)
                 msg = f"{entry.handler}.{action.name} has a parameter {name}, which the client fills"
-                cure = f"use self.{name}, or rename the parameter if clients should fill it"
+                cure = f"use self.{name}; if clients should fill it, annotate it with its type, or rename it"
                 place = f"{_place(entry.connection, entry.route)} {action_name}"
-                yield Finding("warning", "client_input", place, msg, cure)
+                level: Literal["error", "warning"] = "warning" if name in action.function.__annotations__ else "error"
+                yield Finding(level, "client_input", place, msg, cure)
+
+
+def _unused_captures(entries: list[Entry]) -> Iterator[Finding]:
+    """Routes of objects whose captures neither the lookup nor anything else reads: each action there is a 404."""
+    for entry in entries:
+        cls: Any = entry.mounted and entry.mounted.handler_class
+        if entry.mounted is None or not hasattr(cls, "lookup_field") or cls.overrides_object:
+            continue
+        captures = set(_CAPTURES.findall(entry.route))
+        if "(" in entry.route and not captures:
+            captures = {"an unnamed capture"}
+        lookup = entry.mounted.attribute("lookup_url_kwarg") or entry.mounted.attribute("lookup_field")
+        asked = [name for name, action in entry.actions.items() if action.name in _OBJECT_ACTIONS]
+        inputs = {field.name for action in entry.actions.values() for field in action.inputs}
+        if not asked or lookup in captures or not (unread := captures - inputs - _names_read_by(entry.mounted)):
+            continue
+        msg = f"{cls.__name__} looks for its object by {lookup}, but the route captures {', '.join(sorted(unread))}"
+        cure = f"capture <{lookup}>, or set {cls.__name__}.lookup_url_kwarg"
+        yield Finding("error", "unused_capture", _place(entry.connection, entry.route), msg, cure)
+
+
+_CAPTURES = re.compile(r"<(?:\w+:)?(\w+)>")
+_OBJECT_ACTIONS = ("retrieve", "update", "partial_update", "destroy")
+
+
+def _names_read_by(mounted: MountedHandler) -> set[str]:
+    """The names in the methods of a handler, of the handlers above it, and of their permissions."""
+    names: set[str] = set()
+    for handler in (*mounted.above, mounted):
+        names |= names_in(handler.handler_class)
+        for entry in handler.attribute("permission_classes"):
+            for operand in getattr(entry, "operands", (entry,)):
+                names |= names_in(operand if isinstance(operand, type) else type(operand))
+                function = getattr(operand, "__code__", None)
+                names |= set() if function is None else {*function.co_varnames, *function.co_names}
+    return names
+
+
+def _statuses_first(entries: list[Entry]) -> Iterator[Finding]:
+    """Actions that return ``(201, data)`` or ``(data, "201")``, which is data and no status."""
+    seen: set[Any] = set()
+    for entry in entries:
+        for action_name, action in entry.actions.items():
+            if action.function in seen or action.returns_status is True or action.streams:
+                continue
+            seen.add(action.function)
+            for first, second in _returned_pairs(action.function):
+                if _is_status(first) and not _is_status(second):
+                    text = f"({first}, ...)"
+                elif isinstance(second, str) and second.isdecimal() and _is_status(int(second)):
+                    text = f"(..., {second!r})"
+                else:
+                    continue
+                msg = f"{entry.handler}.{action.name} returns {text}, all of which is data, with the status 200"
+                place = f"{_place(entry.connection, entry.route)} {action_name}"
+                yield Finding("error", "status_first", place, msg, "return (data, status), with an int for the status")
+
+
+def _is_status(value: Any) -> bool:
+    return type(value) is int and value in http.client.responses and value >= 200
+
+
+def _returned_pairs(function: Any) -> Iterator[tuple[Any, Any]]:
+    """The constants in the pairs that a function returns; None for any other expression. None without its source."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # it was not defined in a file
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and len(node.value.elts) == 2:
+            first, second = (getattr(element, "value", None) for element in node.value.elts)
+            yield first, second
+
+
+def _missing_actions(app: WSAction) -> Iterator[Finding]:
+    """Handlers that no client can call, although they have methods for it."""
+    for cls, (place, mounted) in _handlers(app.router).items():
+        if mounted.actions or cls.routepatterns:
+            continue
+        known, mentioned = get_framework_attributes(cls), names_in(cls)
+        methods = [
+            name
+            for _, name, value in user_attributes(cls)
+            if inspect.isfunction(value) and name not in known and name not in mentioned
+        ]
+        if methods:
+            msg = f"{cls.__name__} has no actions, so clients can call none of {', '.join(methods)}"
+            yield Finding("error", "no_actions", place, msg, f"decorate {methods[0]} with @async_action")
 
 
 # permissions
@@ -257,7 +330,11 @@ def _object_permissions(entries: list[Entry]) -> Iterator[Finding]:
         if names:
             msg = f"{entry.handler} has only object permissions, but no get_object() that checks them"
             cure = f"await self.check_object_permissions(obj) in {', '.join(names)}, or define has_permission"
-            yield Finding("warning", "object_permissions", _place(entry.connection, entry.route), msg, cure)
+            may_check = "check_object_permissions" in names_in(cls) or any(
+                action.dependencies is not None for action in entry.actions.values()
+            )
+            level: Literal["error", "warning"] = "warning" if may_check else "error"
+            yield Finding(level, "object_permissions", _place(entry.connection, entry.route), msg, cure)
 
 
 def _open_broadcasts(app: WSAction) -> Iterator[Finding]:

@@ -11,7 +11,8 @@ import click
 from wsaction.applications import WSAction
 from wsaction.cli._loading import app_argument
 from wsaction.cli._output import output_option, read, write_output
-from wsaction.codegen import erase_types
+from wsaction.codegen import erase_types, react_hooks
+from wsaction.codegen import python as write_python
 from wsaction.codegen import typescript as write_typescript
 
 __all__ = ("codegen",)
@@ -37,21 +38,29 @@ _check_option = click.option(
 @app_argument
 @_path_option
 @output_option
+@click.option("--react", is_flag=True, help="Also write hooks for React: FILE.react.ts beside FILE.ts.")
 @_check_option
-def typescript(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
+def typescript(app: WSAction, path: str | None, output: Path | None, react: bool, check: bool) -> None:
     """Generate a TypeScript client: one file without dependencies, for browsers and Node.
 
     \b
     wsaction codegen typescript main:app -o web/client.ts
+    wsaction codegen typescript main:app -o web/client.ts --react   # and web/client.react.ts
     wsaction codegen typescript main:app -o web/client.ts --check   # in CI
 
     Exit codes: 0 success, 1 --check found FILE missing or out of date, 2 wrong usage.
     """
     text = _client(app, path)
     if output is None:
+        if react:
+            raise click.UsageError("--react writes a second file; name the first one with -o FILE.ts")
         _print(text, check)
-    else:
+    elif not react:
         _write({output: text}, check)
+    elif output.suffix != ".ts":
+        raise click.BadParameter(f"{output} must end in .ts for --react", param_hint="-o")
+    else:
+        _write({output: text, output.with_suffix(".react.ts"): react_hooks(output.stem)}, check)
 
 
 @codegen.command(short_help="Generate a JavaScript client.")
@@ -81,6 +90,28 @@ def javascript(app: WSAction, path: str | None, output: Path | None, check: bool
         raise click.BadParameter(f"{output} must end in .js or .mjs", param_hint="-o")
     else:
         _write({output: script, output.with_suffix(_TYPES[output.suffix]): text}, check)
+
+
+@codegen.command(short_help="Generate a Python client.")
+@app_argument
+@_path_option
+@output_option
+@_check_option
+def python(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
+    """Generate a Python client: one module with pydantic models, on top of wsaction.client.
+
+    \b
+    wsaction codegen python main:app -o board_client.py
+    wsaction codegen python main:app -o board_client.py --check   # in CI
+
+    Exit codes: 0 success, 1 --check found FILE missing or out of date, 2 wrong usage.
+    """
+    document = app.asyncapi()
+    text = write_python(document, _channel(document, path))
+    if output is None:
+        _print(text, check)
+    else:
+        _write({output: text}, check)
 
 
 _TYPES = {".js": ".ts", ".mjs": ".mts"}  # where editors look for the types of a module

@@ -15,11 +15,12 @@ from wsaction.client._pacing import Pacer, Request
 from wsaction.client._reconnect import ConnectionManager, State
 from wsaction.client._subscriptions import Subscription
 from wsaction.client.errors import CallTimeout, ClientError
-from wsaction.client.messages import Position, validated
+from wsaction.client.messages import Kind, Position, validated
 
 logger = logging.getLogger("wsaction.client")
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 _DEFAULT: Any = object()
 
@@ -124,7 +125,7 @@ class Client:
         route: str = "",
         /,
         *,
-        returns: type[T],
+        returns: Kind[T],
         timeout: float | None = ...,
         params: Mapping[str, Any] | None = None,
         **keys: Any,
@@ -146,7 +147,8 @@ class Client:
         ``await client.call("retrieve", "cards/1/", returns=Card)`` returns a ``Card``. If the call times out or is
         cancelled, the client asks the server to cancel the action.
 
-        :param returns: A type to validate the data against. Without it, the data is returned as parsed JSON.
+        :param returns: A type to validate the data against, or a ``TypeAdapter`` where the type is no class:
+            ``TypeAdapter(Card | None)``. Without it, the data is returned as parsed JSON.
         :param timeout: Seconds until `CallTimeout`; by default those of the client.
         :param params: Parameters of the action whose names are those of parameters of this method.
         :param keys: Parameters of the action, including ``data``: any values that pydantic can serialize.
@@ -163,7 +165,7 @@ class Client:
             reply = await self._within(seconds, f"{action} {route}", pending.future)
         finally:
             self._pacer.withdraw(request)
-        return reply.data if returns is None else validated(reply.data, returns)
+        return reply.data if returns is None else validated(reply.data, returns, f"the reply to {action} {route}")
 
     def _submit(self, request: Request) -> Request:
         self._manager.check()
@@ -218,7 +220,7 @@ class Client:
         route: str = "",
         /,
         *,
-        returns: type[T],
+        returns: Kind[T],
         timeout: float | None = ...,
         params: Mapping[str, Any] | None = None,
         **keys: Any,
@@ -248,27 +250,102 @@ class Client:
             while True:
                 data = await self._within(seconds, f"{action} {route}", items.get())
                 seconds = None  # a timeout bounds the first item
-                yield data if returns is None else validated(data, returns)
+                yield data if returns is None else validated(data, returns, f"an item of {action} {route}")
         except StopAsyncIteration:
             return
         finally:
             items.close()
 
+    @overload
     def subscribe(
-        self, route: str, *, since: Position | None = None, snapshot: bool = False, timeout: float = 30.0
-    ) -> Subscription:
+        self,
+        route: str,
+        *,
+        since: Position | None = None,
+        snapshot: Literal[False] = False,
+        events: None = None,
+        timeout: float = ...,
+    ) -> Subscription[None, Any]: ...
+
+    @overload
+    def subscribe(
+        self,
+        route: str,
+        *,
+        since: Position | None = None,
+        snapshot: Literal[False] = False,
+        events: Mapping[str, type[D]],
+        timeout: float = ...,
+    ) -> Subscription[None, D]: ...
+
+    @overload
+    def subscribe(
+        self, route: str, *, since: Position | None = None, snapshot: bool, events: None = None, timeout: float = ...
+    ) -> Subscription[Any, Any]: ...
+
+    @overload
+    def subscribe(
+        self,
+        route: str,
+        *,
+        since: Position | None = None,
+        snapshot: bool,
+        events: Mapping[str, type[D]],
+        timeout: float = ...,
+    ) -> Subscription[Any, D]: ...
+
+    @overload
+    def subscribe(
+        self, route: str, *, since: None = None, snapshot: Kind[T], events: None = None, timeout: float = ...
+    ) -> Subscription[T, Any]: ...
+
+    @overload
+    def subscribe(
+        self, route: str, *, since: None = None, snapshot: Kind[T], events: Mapping[str, type[D]], timeout: float = ...
+    ) -> Subscription[T, D]: ...
+
+    @overload
+    def subscribe(
+        self, route: str, *, since: Position | None = None, snapshot: Kind[T], events: None = None, timeout: float = ...
+    ) -> Subscription[T | None, Any]: ...
+
+    @overload
+    def subscribe(
+        self,
+        route: str,
+        *,
+        since: Position | None = None,
+        snapshot: Kind[T],
+        events: Mapping[str, type[D]],
+        timeout: float = ...,
+    ) -> Subscription[T | None, D]: ...
+
+    def subscribe(
+        self,
+        route: str,
+        *,
+        since: Position | None = None,
+        snapshot: Any = False,
+        events: Mapping[str, Any] | None = None,
+        timeout: float = 30.0,
+    ) -> Subscription[Any, Any]:
         """Returns a subscription to the events of a route; enter it to subscribe. See `Subscription`.
 
         Several subscriptions to one route share one subscription on the server.
 
         :param since: A position. Events after it are delivered first.
-        :param snapshot: Whether to get the result of ``list`` or ``retrieve``. Every change is either in the snapshot
-            or in a later event. After lost events, `Resync` has a new snapshot.
+        :param snapshot: Whether to get the result of ``list`` or ``retrieve``, or the type to validate it against.
+            Every change is either in the snapshot or in a later event. After lost events, `Resync` has a new snapshot.
+            With ``since``, ``snapshot`` is None if nothing was lost.
+        :param events: The names of the events to yield, each with the type of its data. By default all are yielded,
+            with parsed JSON as data. Annotate several types: ``kinds: dict[str, type[Card | Deleted]] = {...}``.
         :param timeout: Seconds until the server must have answered.
+        :raises pydantic.ValidationError: On entering, the snapshot does not match its type. While iterating, the data
+            of an event does not; the next iteration continues after it.
 
-        >>> async with client.subscribe("boards/7/", snapshot=True) as board:
-        ...     show(board.snapshot)
-        ...     async for item in board:
+        >>> async with client.subscribe("cards/", snapshot=list[Card], events={"created": Card}) as cards:
+        ...     show(cards.snapshot)
+        ...     async for item in cards:
         ...         show(item.snapshot) if isinstance(item, Resync) else apply(item.event, item.data)
         """
         return Subscription(
@@ -277,6 +354,7 @@ class Client:
             route,
             since=since,
             snapshot=snapshot,
+            events=events,
             timeout=timeout,
             buffer=self._buffer,
             backoff=Backoff(*self._waits, least=0.0),

@@ -1,6 +1,6 @@
 """`EventRouter`: delivers the events of a client. `Events`: an iterator over the events of no subscription."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from wsaction._utils.backoff import Backoff
@@ -23,12 +23,12 @@ class Events:
 
     def __init__(self, buffer: int) -> None:
         self._max_size = buffer
-        self._buffer: Buffer[Event | Resync] = Buffer()
+        self._buffer: Buffer[Event[Any] | Resync[None]] = Buffer()
 
     def __aiter__(self) -> "Events":
         return self
 
-    async def __anext__(self) -> Event | Resync:
+    async def __anext__(self) -> Event[Any] | Resync[None]:
         return await self._buffer.get()
 
     def _on_event(self, event: Event, size: int) -> None:

@@ -6,10 +6,12 @@ two are one thing: what each subscription has received decides what its route re
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, cast
+
+from typing_extensions import TypeVar  # with a default before Python 3.13
 
 from wsaction._utils.backoff import Backoff
 from wsaction.client._buffers import Buffer
@@ -25,7 +27,7 @@ from wsaction.client.errors import (
     UnexpectedReply,
     action_error,
 )
-from wsaction.client.messages import Event, Position, Reply, Resync, position_in
+from wsaction.client.messages import Event, Kind, Position, Reply, Resync, position_in, validated
 
 if TYPE_CHECKING:
     from wsaction.client._event_routing import EventRouter
@@ -33,12 +35,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wsaction.client")
 
+Snapshot = TypeVar("Snapshot", default=Any)
+Data = TypeVar("Data", default=Any)
+
 SubscriptionState = Literal["joining", "live", "recovering", "closed"]
 """The state of a subscription: ``joining`` until the server has answered, ``recovering`` while it catches up."""
 
 
-class Subscription:
+class Subscription(Generic[Snapshot, Data]):
     """The events of a route: an async context manager that subscribes, and an async iterator.
+
+    ``Subscription[list[Card], Card]`` has a ``list[Card]`` as snapshot, and events with a ``Card`` as data.
 
     Iterating yields each `Event` once and in order. It yields a `Resync` where events were lost: if the server's
     history does not reach back to the position before a reconnect or to ``since``, or if the server reports a loss. The
@@ -62,7 +69,8 @@ class Subscription:
         route: str,
         *,
         since: Position | None,
-        snapshot: bool,
+        snapshot: bool | Kind[Snapshot],
+        events: Mapping[str, type[Data]] | None,
         timeout: float,
         buffer: int,
         backoff: Backoff,
@@ -72,11 +80,14 @@ class Subscription:
         self._backoff = backoff
         self._max_size = buffer
         self._requested_route = route
-        self._wants_snapshot = snapshot
+        self._wants_snapshot = snapshot is not False
+        self._snapshot_kind = None if isinstance(snapshot, bool) else snapshot
+        self._event_kinds = events
         self._timeout = timeout
         self.position = self._received = since
         self.recovered: bool | None = None
-        self.snapshot: Any = None
+        self.snapshot: Snapshot = cast(Any, None)  # until it is entered
+        self._raw_snapshot: Any = None
         self.state: SubscriptionState = "joining"
         self._watchers: list[Callable[[SubscriptionState], None]] = []
         self._shared_route: SharedRoute | None = None
@@ -91,7 +102,7 @@ class Subscription:
         return self._requested_route.partition("?")[0] if self._shared_route is None else self._shared_route.name
 
     # ------------------------------------------------------------------------------------------------ lifecycle
-    async def __aenter__(self) -> "Subscription":
+    async def __aenter__(self) -> Self:
         if self._entered is not None:
             raise RuntimeError(f"this subscription to {self.route!r} was entered before; create a new one")
         self._entered = asyncio.get_running_loop().create_future()
@@ -102,6 +113,7 @@ class Subscription:
                 await self._manager.connected()
                 self._shared_route.request_pending(self._manager.connection)
                 await self._entered
+            self.snapshot = self._validated_snapshot(self._raw_snapshot)
         except BaseException:
             self.close()
             if deadline.expired():
@@ -122,20 +134,33 @@ class Subscription:
         if self._shared_route is not None:
             self._shared_route.leave(self)
 
-    def __aiter__(self) -> "Subscription":
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event | Resync:
+    async def __anext__(self) -> Event[Data] | Resync[Snapshot]:
         if self._entered is None:  # it would wait for ever
             raise RuntimeError(
                 f"this subscription to {self._requested_route!r} was not entered; enter it: "
                 f"async with client.subscribe({self._requested_route!r}) as subscription"
             )
-        queued = await self._buffer.get()
-        self.position = queued.position
-        if self._is_behind and not self._buffer and self._shared_route is not None:
-            self._shared_route.request_pending(self._manager.connection)
-        return queued.item
+        while True:
+            queued = await self._buffer.get()
+            self.position = queued.position
+            if self._is_behind and not self._buffer and self._shared_route is not None:
+                self._shared_route.request_pending(self._manager.connection)
+            item = queued.item
+            if isinstance(item, Resync):
+                return Resync(item.position, self._validated_snapshot(item.snapshot))
+            if self._event_kinds is None:
+                return item
+            if (kind := self._event_kinds.get(item.event)) is not None:
+                return replace(item, data=validated(item.data, kind, f"the event {item.event} of {item.route}"))
+
+    def _validated_snapshot(self, data: Any) -> Any:
+        """A snapshot as the type that was asked for. There is none where nothing was lost since ``since``."""
+        if self._snapshot_kind is None or (data is None and self.recovered):
+            return data
+        return validated(data, self._snapshot_kind, f"the snapshot of {self._requested_route}")
 
     def on_state(self, watcher: Callable[[SubscriptionState], None]) -> Callable[[], None]:
         """Calls ``watcher`` with each new `SubscriptionState`. Returns a function that removes it."""
@@ -191,7 +216,7 @@ class Subscription:
             self._set_position(position)
         if self._entered is not None and not self._entered.done():
             self.recovered = recovered
-            self.snapshot = snapshot
+            self._raw_snapshot = snapshot
             self._entered.set_result(None)
         self._set_state("live")
 
@@ -323,7 +348,10 @@ class SharedRoute:
         for subscription in [*self._live]:
             if subscription._is_lost or (subscription._is_behind and subscription._is_drained):
                 self._move_to_pending(subscription)
-        if connection is None or self._request is not None or self._retry is not None:
+        if self._request is not None:
+            self._join_request(self._request)
+            return
+        if connection is None or self._retry is not None:
             return
         while self._pending:
             first = next(iter(self._pending))
@@ -334,6 +362,15 @@ class SharedRoute:
     def _move_to_pending(self, subscription: Subscription) -> None:
         self._live.pop(subscription, None)
         self._pending[subscription] = None
+
+    def _join_request(self, request: "_SubscribeRequest") -> None:
+        """Lets subscriptions that became pending meanwhile share the reply to the request in flight."""
+        for pending in self._pending if request.is_from_now else ():
+            is_served = not pending._wants_snapshot or (
+                request.wants_snapshot and pending._requested_route == request.route_text
+            )
+            if self._since(pending) is None and is_served and pending not in request.subscriptions:
+                request.subscriptions.append(pending)
 
     def _try_join_locally(self, subscription: Subscription) -> bool:
         """Joins a subscription without a request if it needs only the events of a live one. Returns whether it did."""
@@ -374,7 +411,7 @@ class SharedRoute:
         keys: dict[str, Any] = {"snapshot": True} if wants_snapshot else {}
         if since is not None:
             keys["since"] = {"epoch": since.epoch, "offset": since.offset}
-        self._request = _SubscribeRequest(self, route_text, wants_snapshot, subscriptions)
+        self._request = _SubscribeRequest(self, route_text, since is None, wants_snapshot, subscriptions)
         self._subscribed_as = route_text
         timeout = min(subscription._timeout for subscription in subscriptions)
         self._timer = asyncio.get_running_loop().call_later(timeout, self._on_timeout)
@@ -538,6 +575,7 @@ class _SubscribeRequest:
 
     route: SharedRoute
     route_text: str
+    is_from_now: bool  # without ``since``
     wants_snapshot: bool
     subscriptions: list[Subscription]
 

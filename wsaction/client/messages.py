@@ -1,16 +1,24 @@
 """Messages of the client: `Event`, `Resync`, `Position`, and the parser and encoder of frames."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, cast
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
+from typing_extensions import TypeVar  # with a default before Python 3.13
 
 from wsaction.client.errors import ActionError, UnexpectedReply, action_error
 
-__all__ = ("Event", "Position", "Reply", "Resync", "encode_request", "position_in", "read", "validated")
+__all__ = ("Event", "Kind", "Position", "Reply", "Resync", "encode_request", "position_in", "read", "validated")
+
+T = TypeVar("T")
+Data = TypeVar("Data", default=Any, covariant=True)
+Snapshot = TypeVar("Snapshot", default=Any, covariant=True)
+
+Kind = type[T] | TypeAdapter[T]
+"""A type to validate data as. A union such as ``Card | None`` is no class: pass ``TypeAdapter(Card | None)``."""
 
 ENVELOPE_KEYS = ("action", "route", "request_id")
 
@@ -24,20 +32,25 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Generic[Data]):
     """An event from the server. ``offset`` is None if the route keeps no history.
+
+    ``data`` is an instance of the type that `Client.subscribe` was given for this event, else parsed JSON.
+    ``traceparent`` names the span of its delivery if the server traces, as `wsaction.contrib.opentelemetry` does. To
+    send one, pass it with a call: ``client.call("move", "cards/7/", data, traceparent=...)``.
 
     A reply to another client that the server broadcasts arrives as an event with the name of its action.
     """
 
     event: str
     route: str
-    data: Any
+    data: Data
     offset: int | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Resync:
+class Resync(Generic[Snapshot]):
     """Events were lost here: reload the data that they are about. No event after this is missing.
 
     If the subscription asked for snapshots, ``snapshot`` is the new one. ``position`` is the position of this notice;
@@ -45,7 +58,7 @@ class Resync:
     """
 
     position: Position | None = None
-    snapshot: Any = None
+    snapshot: Snapshot = cast(Any, None)  # noqa: RUF009  # without snapshots, `Snapshot` is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +103,14 @@ def read(text: str | bytes) -> Reply | Event:
         raise UnexpectedReply(f"the server sent a message that is not JSON: {text[:200]!r}") from exc
     match body:
         case {"event": str() as event}:
-            offset = body.get("offset")
-            return Event(event, _text(body, "route"), body.get("data"), offset if type(offset) is int else None)
+            offset, traceparent = body.get("offset"), body.get("traceparent")
+            return Event(
+                event,
+                _text(body, "route"),
+                body.get("data"),
+                offset if type(offset) is int else None,
+                traceparent if type(traceparent) is str else None,
+            )
         case {"status": int() as status, "errors": list() as errors} if all(type(item) is dict for item in errors):
             action, route, request_id = _text(body, "action"), _text(body, "route"), body.get("request_id")
             return Reply(status, body.get("data"), errors, action, route, request_id, len(text))
@@ -111,11 +130,16 @@ def position_in(data: Any) -> Position:
     raise UnexpectedReply(f"expected an epoch and an offset, got {data!r:.200}")
 
 
-def validated(data: Any, kind: Any) -> Any:
-    """Validates parsed JSON as the type ``kind``. Raises pydantic's ``ValidationError``."""
-    return _adapter(kind).validate_json(to_json(data))
+def validated(data: Any, kind: Kind[T], where: str) -> T:
+    """Validates parsed JSON as a type. Raises pydantic's ``ValidationError``, with a note that names ``where``."""
+    try:
+        adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
+        return adapter.validate_json(to_json(data))
+    except ValidationError as exc:
+        exc.add_note(f"in {where.strip()}; the server sent {to_json(data)[:200].decode(errors='replace')}")
+        raise
 
 
 @lru_cache(maxsize=256)
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))

@@ -33,6 +33,7 @@ go to the caller. Permissions are asked from left to right until the verdict is 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,6 +41,7 @@ from typing import Any, TypeAlias, Union
 
 from wsaction._protocol.frames import Frame, Unawaited, current_frame
 from wsaction._utils.asgi import Scope
+from wsaction._utils.bytecode import returns_nothing
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.authentication._identity import is_authenticated, owner_id
 from wsaction.exceptions import PermissionDenied
@@ -72,7 +74,11 @@ class _PermissionType(Operators, type):  # type: ignore[misc]  # `A | B` is not 
     """Gives permission classes their operators."""
 
     def __bool__(cls) -> bool:
-        return True  # `Operators.__bool__` raises, but `help()` and other tools test classes for truth
+        # `help()` and other tools test classes for truth, in functions. A class body or module that does writes
+        # `IsAuthenticated and IsOwner`, which is IsOwner alone.
+        if not sys._getframe(1).f_code.co_flags & inspect.CO_OPTIMIZED:
+            super().__bool__()
+        return True
 
 
 class BasePermission(Operators, metaclass=_PermissionType):
@@ -467,6 +473,11 @@ class _Compiler:
         try:
             if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
                 raise TypeError("it is a generator, which is always true")
+            if returns_nothing(call):
+                raise ImproperlyConfigured(
+                    f"{self.owner}: {name} returns nothing, so that it refuses everyone; return True or False, or use "
+                    "DenyAll"
+                )
             inspect.signature(call).bind(*arguments)
         except (TypeError, ValueError) as error:
             expected = f"{name} to be callable with ({', '.join(arguments)}) alone"

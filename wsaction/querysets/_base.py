@@ -150,6 +150,11 @@ class NarrowingQuerySet(ABC, Generic[M]):
     async def _fetch(self) -> list[M]:
         """The objects, in order."""
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self!r} is neither true nor false before it is read; write `await queryset.exists()`, or `is not None`"
+        )
+
     @awaited
     async def fetch(self) -> list[M]:
         """A list of the objects, in order."""

@@ -53,6 +53,11 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         self._fields = self._table.fields
         initial = Drafts()
         for row in rows:
+            if not isinstance(row, BaseModel):
+                raise ImproperlyConfigured(
+                    f"MemoryQuerySet({model.__name__}, rows): expected instances of the model, as in "
+                    f"{model.__name__}(...), got {row!r:.80}"
+                )
             initial.of(self._table).create(self._table.with_key(row))
         initial.keep()
 

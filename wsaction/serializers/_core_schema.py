@@ -475,14 +475,18 @@ def _has_marker(metadata: Iterable[Any], marker: Marker) -> bool:
 
 
 def _check_declarations(model: Model, marker: Marker) -> None:
-    """Raises for a marker that is a field's default, and for DRF's ways: ``class Meta`` or ``json_schema_extra``."""
+    """Raises for a marker that is a field's default or a string, and for DRF's ways: ``class Meta`` and the like."""
     option = "read_only" if marker is ReadOnly else "write_only"
     keys, meta = {option, option.replace("_o", "O")}, getattr(model, "Meta", None)
     names = {*getattr(meta, f"{option}_fields", ()), *(getattr(meta, "exclude", ()) if marker is WriteOnly else ())}
     names |= {name for name, options in getattr(meta, "extra_kwargs", {}).items() if options.get(option)}
     for name, info in model.model_fields.items():
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        declared = name in names or _has_marker([info.default], marker) or any(extra.get(key) is True for key in keys)
+        is_text = any(
+            isinstance(item, str) and item.lower() in (option, marker.__name__.lower()) for item in info.metadata
+        )
+        declared = is_text or name in names or _has_marker([info.default], marker)
+        declared = declared or any(extra.get(key) is True for key in keys)
         if declared and not _has_marker(info.metadata, marker):
             raise ImproperlyConfigured(
                 f"{model.__name__}.{name} is declared {option.replace('_', '-')} in a way that wsaction does not read; "

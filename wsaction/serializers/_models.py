@@ -163,6 +163,8 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         return reshape(value)
 
     def reshape(value: Any) -> str:
+        if isinstance(value, BaseException):  # it would fit a model whose fields have defaults
+            raise TypeError(_unawaited(value))
         try:
             return to_json(validate(value, from_attributes=True), warnings="error").decode()
         except ValidationError as exc:
@@ -181,7 +183,12 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
 
 
 def _unawaited(value: Any) -> str | None:
-    """The error for a coroutine that was not awaited; None for other values. Closes it: Python would warn too."""
+    """The error for an exception that was not raised, or a coroutine that was not awaited; None for other values.
+
+    Closes the coroutine: Python would warn too.
+    """
+    if isinstance(value, BaseException):
+        return f"the exception {type(value).__name__} was returned, not raised; write raise"
     if not isinstance(value, CoroutineType):
         return None
     value.close()

@@ -2,7 +2,7 @@
 
 import { PermissionDenied, type Board, type BoardsEvent, type Card, type Column, type Moved, type ServerEvent, type Subscription } from "./client.js";
 import { showCard } from "./card.js";
-import { announce, avatar, askToConfirm, setValue, h, syncChildren, keepFocus, titleInput, toast, setText } from "./dom.js";
+import { announce, avatar, askToConfirm, field, setValue, h, syncChildren, keepFocus, showFault, titleInput, toast, setText } from "./dom.js";
 import { draggable } from "./drag.js";
 import { LiveList } from "./live.js";
 import { showMembers } from "./members.js";
@@ -36,17 +36,18 @@ export class BoardPage {
   readonly #title = titleInput(
     "Title of the board",
     () => this.board?.title ?? "",
-    (title) => attempt(this.client.boards.partialUpdate({ board: this.id }, { data: { title } })),
+    (title, input) => attempt(this.client.boards.partialUpdate({ board: this.id }, { data: { title } }), input),
   );
+  readonly #titleField = field(this.#title);
   readonly #heading = h("h1", {});
   readonly #people = h("ul", { class: "people", "aria-label": "Looking at this board" });
   readonly #members = h("button", { class: "quiet", onclick: () => showMembers(this) }, "Members");
-  readonly #remove = h("button", { class: "quiet", onclick: () => this.#delete() }, "Delete board");
+  readonly #remove = h("button", { class: "quiet danger", onclick: () => this.#delete() }, "Delete board");
   readonly #lists = h("div", { class: "columns" });
   readonly #adding = h(
     "form",
     { class: "column new", onsubmit: (event) => this.#addColumn(event) },
-    h("input", { name: "title", "aria-label": "Title of a new column", placeholder: "Add a column", maxlength: 120, required: true }),
+    field(h("input", { name: "title", "aria-label": "Title of a new column", placeholder: "Add a column", maxlength: 120, required: true })),
   );
   #about: Subscription<BoardsEvent, Board> | undefined;
   readonly #elements = new Map<number, HTMLElement>(); // by card id; a card keeps its element when it changes columns
@@ -60,6 +61,7 @@ export class BoardPage {
     const gone = (error: unknown): void => this.#ended(error);
     this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#announceMove(data));
     this.columns = new LiveList(() => this.#render(), gone);
+    session.drafts.onChange = (board, added) => this.#draftsChanged(board, added);
   }
 
   get client(): Session["client"] {
@@ -178,10 +180,10 @@ export class BoardPage {
     setValue(this.#title, board.title);
     setText(this.#heading, board.title);
     this.#heading.hidden = this.isOwner;
-    this.#title.hidden = this.#remove.hidden = !this.isOwner;
+    this.#titleField.hidden = this.#remove.hidden = !this.isOwner;
     setText(this.#members, `Members (${board.members.length})`);
     if (isNew) {
-      const tools = h("div", { class: "tools" }, this.#heading, this.#title, h("span", { class: "spacer" }), this.#people, this.#members, this.#remove);
+      const tools = h("div", { class: "tools" }, this.#heading, this.#titleField, h("span", { class: "spacer" }), this.#people, this.#members, this.#remove);
       const hint = h("p", { class: "hint keys" }, "Drag a card, or press ", h("kbd", {}, "Alt"), " and an arrow key while it is focused.");
       this.view.replaceChildren(tools, this.#lists, hint);
     }
@@ -209,7 +211,7 @@ export class BoardPage {
     const title = titleInput(
       "Title of the column",
       () => this.columns.rows.get(column.id)?.title ?? "",
-      (title) => attempt(this.client.boards.columns.partialUpdate(at, { data: { title } })),
+      (title, input) => attempt(this.client.boards.columns.partialUpdate(at, { data: { title } }), input),
     );
     const card = h("input", { name: "title", "aria-label": `New card in ${column.title}`, placeholder: "Add a card", maxlength: 120, required: true, autocomplete: "off" });
     return h(
@@ -218,12 +220,13 @@ export class BoardPage {
       h(
         "header",
         {},
-        title,
+        field(title),
         h("span", { class: "count", "aria-hidden": true }),
         h("button", { class: "icon", title: "Delete column", onclick: () => this.#deleteColumn(column.id) }, "×"),
       ),
       h("ol", { class: "cards" }),
-      h("form", { class: "adding", onsubmit: (event) => this.#addCard(event, column.id, card) }, card),
+      h("ul", { class: "drafts" }),
+      h("form", { class: "adding", onsubmit: (event) => this.#addCard(event, column.id, card) }, field(card)),
     );
   }
 
@@ -236,6 +239,9 @@ export class BoardPage {
     setValue(element.querySelector(".title") as HTMLInputElement, column.title);
     setText(element.querySelector(".count") as HTMLElement, String(cards.length));
     syncChildren(list, cards, (card) => this.#makeCard(card), updateCard);
+    const [waiting, { drafts }] = [element.querySelector("ul") as HTMLElement, this.session];
+    waiting.setAttribute("aria-label", `Cards not yet in ${column.title}`);
+    syncChildren(waiting, drafts.of(this.id, column.id), (draft) => drafts.make(draft), (item, draft) => drafts.update(item, draft));
   }
 
   #makeCard({ id }: Card): HTMLElement {
@@ -269,18 +275,23 @@ export class BoardPage {
     void this.move(id, column.id, before?.id ?? null);
   }
 
-  async #addCard(event: Event, column: number, input: HTMLInputElement): Promise<void> {
+  #addCard(event: Event, column: number, input: HTMLInputElement): void {
     event.preventDefault();
     const title = input.value.trim();
+    if (title === "") return showFault(input, "Write a title.");
     input.value = "";
-    const made = await attempt(this.client.boards.cards.create({ board: this.id }, { data: { column_id: column, title } }));
-    if (made === undefined) input.value = title;
+    this.session.drafts.add(this.id, column, title);
+  }
+
+  #draftsChanged(board: number, added: Card | undefined): void {
+    if (board === this.id && added !== undefined && !this.cards.rows.has(added.id)) this.cards.set(added);
+    else this.#render();
   }
 
   async #addColumn(event: SubmitEvent): Promise<void> {
     event.preventDefault();
     const input = this.#adding.elements.namedItem("title") as HTMLInputElement;
-    const made = await attempt(this.client.boards.columns.create({ board: this.id }, { data: { title: input.value.trim() } }));
+    const made = await attempt(this.client.boards.columns.create({ board: this.id }, { data: { title: input.value.trim() } }), input);
     if (made !== undefined) input.value = "";
   }
 
@@ -291,7 +302,7 @@ export class BoardPage {
   }
 
   async #delete(): Promise<void> {
-    if (!(await askToConfirm(`Delete the board “${this.board?.title ?? ""}” for all its members?`, "Delete"))) return;
+    if (!(await askToConfirm(`Delete the board “${this.board?.title ?? ""}” with all its cards, for all its members?`, "Delete board"))) return;
     const done = await attempt(this.client.boards.destroy({ board: this.id }).then(() => true));
     if (done) location.hash = "#/";
   }

@@ -1,7 +1,7 @@
 /** The list of the user's boards. */
 
 import type { Board } from "./client.js";
-import { avatar, h, syncChildren, toast, setText } from "./dom.js";
+import { avatar, field, h, syncChildren, toast, setText } from "./dom.js";
 import { LiveList } from "./live.js";
 import { attempt, explain, type Session } from "./session.js";
 
@@ -16,11 +16,11 @@ export async function showBoards(view: HTMLElement, { client, user }: Session): 
       class: "adding",
       onsubmit: async (event) => {
         event.preventDefault();
-        const made = await attempt(client.users.boards.create({ user: user.id }, { data: { title: title.value.trim() } }));
+        const made = await attempt(client.users.boards.create({ user: user.id }, { data: { title: title.value.trim() } }), title);
         if (made !== undefined) location.hash = `#/boards/${made.id}`;
       },
     },
-    title,
+    field(title),
     h("button", { class: "primary" }, "Create"),
   );
   view.replaceChildren(

@@ -2,7 +2,7 @@
 
 import type { BoardPage } from "./board.js";
 import type { BoardsCardsPartialUpdateData, Comment } from "./client.js";
-import { avatar, askToConfirm, setValue, h, syncChildren, titleInput, setText } from "./dom.js";
+import { avatar, askToConfirm, field, type Field, setValue, h, syncChildren, titleInput, setText } from "./dom.js";
 import { LiveList } from "./live.js";
 import { attempt } from "./session.js";
 
@@ -10,13 +10,13 @@ import { attempt } from "./session.js";
 export function showCard(page: BoardPage, pk: number): void {
   const at = { board: page.id, pk };
   const { client } = page;
-  const change = (data: BoardsCardsPartialUpdateData): Promise<unknown> => attempt(client.boards.cards.partialUpdate(at, { data }));
+  const change = (data: BoardsCardsPartialUpdateData, input: Field): Promise<unknown> => attempt(client.boards.cards.partialUpdate(at, { data }), input);
   const title = titleInput(
     "Title of the card",
     () => page.cards.rows.get(pk)?.title ?? "",
-    (title) => change({ title }),
+    (title, input) => change({ title }, input),
   );
-  const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "Notes", onchange: () => void change({ notes: notes.value }) });
+  const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "Notes", onchange: () => void change({ notes: notes.value }, notes) });
   const column = h("select", { id: "column", onchange: () => void page.move(pk, Number(column.value), null) });
   const [up, down] = [
     h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, -1) }, "Move up"),
@@ -30,9 +30,9 @@ export function showCard(page: BoardPage, pk: number): void {
     h(
       "div",
       { class: "inside", tabindex: -1, autofocus: true },
-      h("header", {}, title, h("button", { class: "icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
+      h("header", {}, field(title), h("button", { class: "icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
       h("label", { for: "notes" }, "Notes"),
-      notes,
+      field(notes),
       h("label", { for: "column" }, "Column"),
       h("div", { class: "row" }, column, up, down),
       h("h2", {}, "Comments"),
@@ -40,7 +40,7 @@ export function showCard(page: BoardPage, pk: number): void {
       h(
         "form",
         { class: "commenting", onsubmit: addComment },
-        text,
+        field(text),
         h("button", { class: "primary" }, "Comment"),
       ),
       h("footer", {}, h("button", { class: "quiet danger", onclick: remove }, "Delete card")),
@@ -78,7 +78,7 @@ export function showCard(page: BoardPage, pk: number): void {
 
   async function addComment(event: Event): Promise<void> {
     event.preventDefault();
-    const added = await attempt(client.boards.cards.comments.create({ board: page.id, card: pk }, { data: { text: text.value.trim() } }));
+    const added = await attempt(client.boards.cards.comments.create({ board: page.id, card: pk }, { data: { text: text.value.trim() } }), text);
     if (added !== undefined) text.value = "";
   }
 

@@ -26,15 +26,38 @@ export function byId(id: string): HTMLElement {
   return found;
 }
 
-/** An input that saves a title when it changes. If it is empty, or `save` returns undefined, the old title returns. */
-export function titleInput(label: string, current: () => string, save: (title: string) => Promise<unknown>): HTMLInputElement {
+/** An input that saves a title when it changes. If it is left empty, the old title returns. */
+export function titleInput(label: string, current: () => string, save: (title: string, input: HTMLInputElement) => Promise<unknown>): HTMLInputElement {
   const input = h("input", { class: "title", "aria-label": label, maxlength: 120, autocomplete: "off" });
   input.addEventListener("change", async () => {
     const title = input.value.trim();
-    if (title === "" || (await save(title)) === undefined) input.value = current();
+    if (title === "") input.value = current();
+    else await save(title, input);
   });
   return input;
 }
+
+export type Field = HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement;
+
+/** An element around an input, with a place for its error. */
+export function field(input: Field): HTMLElement {
+  return h("div", { class: "field" }, input);
+}
+
+/** Shows an error below the input of a `field`, until the user changes the input. An empty text removes it. */
+export function showFault(input: Field, text: string): void {
+  input.nextElementSibling?.remove();
+  input.removeAttribute("aria-invalid");
+  input.removeAttribute("aria-describedby");
+  if (text === "") return;
+  const id = `fault-${++faults}`;
+  input.after(h("p", { class: "fault", id, role: "alert" }, text));
+  input.setAttribute("aria-invalid", "true");
+  input.setAttribute("aria-describedby", id);
+  input.addEventListener("input", () => showFault(input, ""), { once: true });
+}
+
+let faults = 0;
 
 /**
  * Makes the first children of an element those for `items`, in order. Existing children are updated, not replaced, so that
@@ -74,9 +97,9 @@ export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Sets an input's value, unless the user is typing there. */
-export function setValue(input: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement, value: string): void {
-  if (input !== document.activeElement && input.value !== value) input.value = value;
+/** Sets an input's value, unless the user is typing there or has yet to correct what they typed. */
+export function setValue(input: Field, value: string): void {
+  if (input !== document.activeElement && !input.hasAttribute("aria-invalid") && input.value !== value) input.value = value;
 }
 
 /** Announces a text to screen readers. */

@@ -2,7 +2,7 @@
 
 import { showBoard } from "./board.js";
 import { showBoards } from "./boards.js";
-import { byId, h, toast } from "./dom.js";
+import { askToConfirm, byId, h, toast } from "./dom.js";
 import { explain, resume, type Session, signOut } from "./session.js";
 import { showSignIn } from "./sign_in.js";
 
@@ -29,7 +29,7 @@ async function begin(reason = ""): Promise<void> {
     toast(explain(error));
   }
   if (session === null) return leave(reason);
-  byId("me").replaceChildren(h("span", {}, session.user.name), h("button", { class: "quiet", onclick: () => leave() }, "Sign out"));
+  byId("me").replaceChildren(h("span", {}, session.user.name), h("button", { class: "quiet", onclick: () => void askToLeave() }, "Sign out"));
   await show();
 }
 
@@ -43,6 +43,12 @@ function leave(reason = ""): void {
   showSignIn(newView(), reason, () => void begin());
 }
 
+async function askToLeave(): Promise<void> {
+  const count = session?.drafts.count ?? 0;
+  const what = count === 1 ? "A card is not added yet, and will be lost." : `${count} cards are not added yet, and will be lost.`;
+  if (count === 0 || (await askToConfirm(`${what} Sign out?`, "Sign out"))) leave();
+}
+
 /** A new, empty view. An earlier view that still loads stays detached from the page. */
 function newView(): HTMLElement {
   const view = h("div", { class: "view" });
@@ -51,4 +57,7 @@ function newView(): HTMLElement {
 }
 
 addEventListener("hashchange", () => void show());
+addEventListener("beforeunload", (event) => {
+  if ((session?.drafts.count ?? 0) > 0) event.preventDefault(); // the browser asks whether to leave
+});
 void begin();

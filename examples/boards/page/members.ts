@@ -2,13 +2,13 @@
 
 import type { BoardPage } from "./board.js";
 import type { Person } from "./client.js";
-import { avatar, h, syncChildren } from "./dom.js";
+import { avatar, field, h, syncChildren } from "./dom.js";
 import { attempt } from "./session.js";
 
 export function showMembers(page: BoardPage): void {
   const list = h("ul", { class: "members" });
   const name = h("input", { name: "name", "aria-label": "Name of a user to invite", placeholder: "Name, such as linus", required: true, autocapitalize: "none" });
-  const inviting = h("form", { class: "adding", onsubmit: invite }, name, h("button", { class: "primary" }, "Invite"));
+  const inviting = h("form", { class: "adding", onsubmit: invite }, field(name), h("button", { class: "primary" }, "Invite"));
   const dialog: HTMLDialogElement = h(
     "dialog",
     { class: "sheet", "aria-label": "Members", onclose: close, onclick: (event) => event.target === dialog && dialog.close() },
@@ -48,7 +48,7 @@ export function showMembers(page: BoardPage): void {
 
   async function invite(event: Event): Promise<void> {
     event.preventDefault();
-    const invited = await attempt(page.client.boards.invite({ board: page.id }, { name: name.value.trim() }));
+    const invited = await attempt(page.client.boards.invite({ board: page.id }, { name: name.value.trim() }), name);
     if (invited !== undefined) name.value = "";
   }
 }

@@ -1,13 +1,15 @@
 /** The session: the signed-in user, the page's client, and the display of its connection. */
 
 import { ActionError, CallTimeout, Client, ConnectionFailed, ConnectionLost, type Person, type State } from "./client.js";
-import { byId, toast, setText } from "./dom.js";
+import { byId, type Field, showFault, toast, setText } from "./dom.js";
+import { Drafts } from "./drafts.js";
 
 const TOKEN_KEY = "boards.token"; // in sessionStorage, so that each window may have another user
 
 export interface Session {
   readonly client: Client;
   readonly user: Person;
+  readonly drafts: Drafts;
 }
 
 /** The URL of the socket, relative to this page. */
@@ -41,7 +43,7 @@ export async function resume(ended: (reason: string) => void): Promise<Session |
   });
   show("connecting");
   try {
-    return { client, user: await client.whoami({ timeout: null }) };
+    return { client, user: await client.whoami({ timeout: null }), drafts: new Drafts(client) };
   } catch (error) {
     if (error instanceof ConnectionFailed) return null; // `ended` has the reason
     throw error;
@@ -77,12 +79,14 @@ export function explain(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Awaits a promise. If it fails, shows the error and resolves to undefined. */
-export async function attempt<Result>(work: Promise<Result>): Promise<Result | undefined> {
+/** Awaits a promise. If it fails, shows the error, below an input if one is given, and resolves to undefined. */
+export async function attempt<Result>(work: Promise<Result>, input?: Field): Promise<Result | undefined> {
+  if (input !== undefined) showFault(input, "");
   try {
     return await work;
   } catch (error) {
-    toast(explain(error));
+    if (input?.isConnected === true) showFault(input, error instanceof ActionError ? error.msg : explain(error));
+    else toast(explain(error));
     return undefined;
   }
 }

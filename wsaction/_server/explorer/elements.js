@@ -13,9 +13,9 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Text as nodes, with the parts in backticks as code elements. */
-function prose(text) {
-  return String(text).split(/`+/).map((part, at) => (at % 2 ? element("code", {}, part) : part));
+/** A control below its label. */
+function labelled(text, control) {
+  return element("div", { class: "field" }, element("label", { for: control.id }, text), control);
 }
 
 const byId = (id) => document.getElementById(id);

@@ -1,4 +1,7 @@
-// Fields: builds forms from schemas. A control has `node`, `read()`, which may throw a Mistake, and `write(value)`.
+// Fields: builds forms from schemas. A control has
+// - `node`, `read()`, which may throw a Mistake, and `write(value)`,
+// - `draft()`, what is filled in so far, and `restore(draft)`, which takes of another form's draft what fits,
+// - `locate(path)`, the node of the value at a path, as in the `loc` of an error.
 
 /** An invalid input of the user, with the control to show it at. */
 class Mistake extends Error {
@@ -9,6 +12,19 @@ class Mistake extends Error {
 }
 
 let fieldCount = 0;
+
+/** A control for a single value. */
+function leaf(node, read, write, fits = () => true) {
+  const draft = () => {
+    try {
+      return read();
+    } catch (mistake) {
+      if (!(mistake instanceof Mistake)) throw mistake;
+      return undefined; // nothing valid is filled in yet
+    }
+  };
+  return { node, read, write, draft, restore: (value) => fits(value) && write(value), locate: () => node };
+}
 
 /** A named value of an object: its label, its control and, if it is optional, a checkbox to include it. */
 function makeField(document_, name, schema, required, changed) {
@@ -21,10 +37,12 @@ function makeField(document_, name, schema, required, changed) {
     if (control) return;
     control = makeControl(document_, schema, changed, id);
     if ("default" in plain) control.write(plain.default);
+    if (control.node.matches("[role=group]")) control.node.setAttribute("aria-label", name);
     holder.append(control.node);
   };
   const box = required ? null : element("input", { type: "checkbox", id: `${id}-has`, "aria-label": `Send ${name}` });
-  const label = element("label", { for: required ? id : `${id}-has` }, name);
+  const isGroup = ["object", "array"].includes(kindOf(document_, schema).kind);
+  const label = required && isGroup ? element("span", { class: "label" }, name) : element("label", { for: required ? id : `${id}-has` }, name);
   const head = element("div", { class: "head" }, box, label, element("span", { class: "faint" }, describeType(document_, schema)));
   const show = () => {
     if (required || box.checked) build();
@@ -36,19 +54,28 @@ function makeField(document_, name, schema, required, changed) {
     changed();
   });
   node.append(head);
-  if (plain.description) node.append(element("p", { class: "hint" }, prose(plain.description)));
+  if (plain.description) node.append(element("div", { class: "hint" }, markdown(plain.description)));
   node.append(holder);
   show();
+  const include = () => {
+    if (box) box.checked = true;
+    show();
+  };
   return {
     name,
     node,
     present: () => required || box.checked,
     read: () => control.read(),
     write(value) {
-      if (box) box.checked = true;
-      show();
+      include();
       control.write(value);
     },
+    draft: () => (required || box.checked ? control.draft() : undefined),
+    restore(draft) {
+      include();
+      control.restore(draft);
+    },
+    locate: (path) => (holder.hidden ? box : control.locate(path)),
     clear() {
       if (box) box.checked = false;
       show();
@@ -68,7 +95,7 @@ function string(document_, schema, changed, id) {
   const node = element(schema.maxLength > 200 ? "textarea" : "input", { id, oninput: changed, autocomplete: "off", spellcheck: "false" });
   const samples = { "date-time": "2026-11-23T12:00:00Z", date: "2026-11-23", time: "12:00:00", uuid: "00000000-0000-4000-8000-000000000000" };
   node.placeholder = samples[schema.format] ?? String(schema.examples?.[0] ?? "");
-  return { node, read: () => node.value, write: (value) => (node.value = value ?? "") };
+  return leaf(node, () => node.value, (value) => (node.value = value ?? ""), (value) => typeof value === "string");
 }
 
 function number(document_, schema, changed, id) {
@@ -81,7 +108,7 @@ function number(document_, schema, changed, id) {
     if (isInteger && !Number.isSafeInteger(value)) throw new Mistake("Enter a whole number.", node);
     return value;
   };
-  return { node, read, write: (value) => (node.value = value ?? "") };
+  return leaf(node, read, (value) => (node.value = value ?? ""), (value) => typeof value === "number");
 }
 
 function choice(document_, schema, changed, id) {
@@ -92,7 +119,7 @@ function choice(document_, schema, changed, id) {
     const at = values.findIndex((one) => JSON.stringify(one) === JSON.stringify(value));
     if (at >= 0) node.selectedIndex = at;
   };
-  return { node, read: () => values[node.selectedIndex], write };
+  return leaf(node, () => values[node.selectedIndex], write);
 }
 
 function boolean(document_, schema, changed, id) {
@@ -108,20 +135,23 @@ function json(document_, schema, changed, id) {
       throw new Mistake(node.value.trim() ? `Invalid JSON: ${error.message}` : "Enter JSON.", node);
     }
   };
-  return { node, read, write: (value) => (node.value = JSON.stringify(value, null, 2)) };
+  return leaf(node, read, (value) => (node.value = JSON.stringify(value, null, 2)));
 }
 
 function object(document_, schema, changed, id) {
   const required = schema.required ?? [];
   const fields = Object.entries(schema.properties).map(([name, one]) => makeField(document_, name, one, required.includes(name), changed));
-  const node = element("div", { class: "nested", id, role: "group" }, fields.map((one) => one.node));
+  const node = element("div", { class: "nested", id, role: "group", tabindex: "-1" }, fields.map((one) => one.node));
   const others = {}; // keys of a loaded value that the schema does not name
   const read = () => ({ ...others, ...readFields(fields) });
   const write = (value) => {
     for (const name of Object.keys(others)) delete others[name];
     writeFields(fields, value ?? {}, others);
   };
-  return { node, read, write };
+  const draft = () => Object.fromEntries(fields.map((one) => [one.name, one.draft()]).filter(([, value]) => value !== undefined));
+  const restore = (values) => restoreFields(fields, values);
+  const locate = ([name, ...rest]) => fields.find((one) => one.name === name)?.locate(rest) ?? node;
+  return { node, read, write, draft, restore, locate };
 }
 
 function array(document_, schema, changed, id) {
@@ -151,7 +181,14 @@ function array(document_, schema, changed, id) {
     list.replaceChildren();
     for (const value of Array.isArray(values) ? values : []) add(value);
   };
-  return { node: element("div", { class: "nested" }, list, more), read: () => items.map((one) => one.control.read()), write };
+  const draft = () => items.map((one) => one.control.draft()).filter((value) => value !== undefined);
+  const restore = (values) => {
+    write([]);
+    for (const value of Array.isArray(values) ? values : []) add().control.restore(value);
+  };
+  const locate = ([at, ...rest]) => items[at]?.control.locate(rest) ?? more;
+  const node = element("div", { class: "nested", role: "group" }, list, more);
+  return { node, read: () => items.map((one) => one.control.read()), write, draft, restore, locate };
 }
 
 function orNull(control, changed) {
@@ -167,7 +204,42 @@ function orNull(control, changed) {
     show();
     if (value !== null) control.write(value);
   };
-  return { node, read: () => (box.checked ? null : control.read()), write };
+  const draft = () => (box.checked ? null : control.draft());
+  const restore = (value) => {
+    box.checked = value === null;
+    show();
+    if (value !== null) control.restore(value);
+  };
+  const locate = (path) => (box.checked ? box : control.locate(path));
+  return { node, read: () => (box.checked ? null : control.read()), write, draft, restore, locate };
+}
+
+/** Shows a problem below its control, until the user changes it. */
+function showProblem(node, message) {
+  const problem = element("p", { class: "problem", id: `problem-${++fieldCount}` }, message);
+  let place = node;
+  while (place.parentElement.matches(".item, .nullable, .null, .head")) place = place.parentElement; // below a row, not within it
+  while (place.nextElementSibling?.matches(".problem")) place = place.nextElementSibling;
+  place.after(problem);
+  if (node.matches("input, select, textarea")) node.setAttribute("aria-invalid", "true");
+  node.setAttribute("aria-describedby", [node.getAttribute("aria-describedby"), problem.id].filter(Boolean).join(" "));
+  const clear = () => {
+    problem.remove();
+    node.removeAttribute("aria-invalid");
+    node.removeAttribute("aria-describedby");
+  };
+  node.addEventListener(node.matches("button") ? "click" : "input", clear, { once: true });
+  problem.clear = clear;
+}
+
+function clearProblems(root) {
+  for (const problem of root.querySelectorAll(".problem")) problem.clear?.();
+}
+
+/** Fills fields with the values of a draft. */
+function restoreFields(fields, values) {
+  if (values === null || typeof values !== "object") return;
+  for (const one of fields) if (Object.hasOwn(values, one.name)) one.restore(values[one.name]);
 }
 
 function readFields(fields) {

@@ -24,6 +24,14 @@ function resolved(document_, schema, depth = 0) {
   return schema;
 }
 
+/** A schema with its references replaced, four levels deep. */
+function inlined(document_, schema, depth = 0) {
+  if (schema === null || typeof schema !== "object") return schema;
+  if (Array.isArray(schema)) return schema.map((one) => inlined(document_, one, depth));
+  if (schema.$ref) return depth > 3 ? { $ref: schema.$ref } : inlined(document_, follow(document_, schema.$ref) ?? schema, depth + 1);
+  return Object.fromEntries(Object.entries(schema).map(([name, one]) => [name, inlined(document_, one, depth)]));
+}
+
 /** The kind of control for a schema, the schema without null, and whether null is allowed. */
 function kindOf(document_, schema) {
   let plain = resolved(document_, schema);

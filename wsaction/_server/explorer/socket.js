@@ -1,5 +1,6 @@
 // Socket: one connection with its calls and subscriptions. It reconnects automatically.
-// It calls its owner's `state(name, text)`, `changed(call)`, `event(message)`, `subscribed()`, `closed(code, reason)`.
+// It calls its owner's `state(name, text)`, `changed(call)`, `event(message)`, `subscribed()`, `closed(code, reason)`,
+// and `note(text)` for what happens to the connection.
 
 const MAX_CALLS = 100;
 const MAX_ITEMS = 200; // kept of a stream
@@ -25,11 +26,13 @@ class Socket {
     this.number = 0;
     this.pending = new Map();
     this.internal = new Map(); // request_id to callback, for the explorer's own frames
+    this.faults = new Faults();
+    this.link = null;
     addEventListener("online", () => this.stayConnected && !this.isOpen && this.open());
   }
 
   get isOpen() {
-    return this.socket?.readyState === WebSocket.OPEN;
+    return this.link?.socket.readyState === WebSocket.OPEN;
   }
 
   /** Connects to an address, and reconnects until `disconnect()`. */
@@ -52,29 +55,31 @@ class Socket {
 
   open() {
     clearTimeout(this.timer);
-    if (this.socket && this.socket.readyState <= WebSocket.OPEN) return;
+    if (this.link && this.link.socket.readyState <= WebSocket.OPEN) return;
     this.owner.state("connecting", this.attempt ? "Reconnecting…" : "Connecting…");
     const bearer = this.credential?.way === "bearer" ? [`bearer.${this.credential.value}`] : [];
     let socket;
     try {
-      socket = this.socket = new WebSocket(this.url, ["wsaction.v1", ...bearer]);
+      socket = new WebSocket(this.url, ["wsaction.v1", ...bearer]);
     } catch (error) {
       this.stayConnected = false;
       this.owner.state("refused", error.message);
       return;
     }
+    const link = (this.link = new Link(socket, this.faults, (text) => this.receive(text)));
     let opened = false;
     socket.onopen = () => {
       opened = true;
-      this.opened();
+      if (link === this.link) this.opened();
     };
-    socket.onmessage = (message) => socket === this.socket && this.receive(message.data);
-    socket.onclose = (close) => socket === this.socket && this.closed(close, opened);
+    socket.onmessage = (message) => link === this.link && this.arrived(message.data);
+    socket.onclose = (close) => link === this.link && this.closed(close, opened);
   }
 
   async opened() {
     this.attempt = 0;
     this.owner.state("open", "Connected");
+    this.owner.note("Connected");
     this.pings = setInterval(() => this.ask({ action: "$ping" }), PING_INTERVAL);
     if (this.credential?.way === "frame") {
       const reply = await this.ask({ action: "$auth", data: this.credential.value });
@@ -88,15 +93,18 @@ class Socket {
     if (!reply) return;
     if (reply.status === 200) this.subscriptions.set(route, laterPosition(positionOf(reply.data), reply.data?.recovered && position));
     else this.unsubscribed(route);
-    const outcome = reply.status !== 200 ? `refused: ${reply.errors[0]?.msg}` : reply.data?.recovered === false ? "some events may be missing" : "nothing is missing";
+    this.owner.subscribed();
+    const missing = reply.data?.recovered === false ? "some events may be missing" : "nothing is missing";
+    const range = position && reply.data?.offset !== undefined ? `from ${position.offset} to ${reply.data.offset}, ` : "";
+    const outcome = reply.status === 200 ? range + missing : `refused: ${reply.errors[0]?.msg}`;
     this.owner.event({ event: "resubscribed", route, data: outcome, ours: true });
+    this.owner.note(`Resubscribed to ${route || "the empty route"}: ${outcome}`);
   }
 
   closed(close, opened) {
-    clearInterval(this.pings);
-    this.socket = null;
-    this.endPending();
+    this.dropLink();
     if (opened) this.owner.closed(close.code, close.reason); // failed attempts are not logged
+    this.owner.note(opened ? `The connection closed with ${close.code}` : "The server cannot be reached, or refuses");
     if (!this.stayConnected) return;
     if (refuses(close.code)) {
       this.stayConnected = false;
@@ -116,11 +124,46 @@ class Socket {
   }
 
   closeSocket() {
-    clearInterval(this.pings);
-    const socket = this.socket;
-    this.socket = null;
+    const socket = this.link?.socket;
+    this.dropLink();
     socket?.close();
+  }
+
+  /** Forgets the connection: nothing of it is heard any more, and calls in flight are lost. */
+  dropLink() {
+    clearInterval(this.pings);
+    this.link?.clear();
+    this.link = null;
     this.endPending();
+  }
+
+  /** Drops the connection, as if it broke, and connects again after some seconds. */
+  cut(seconds) {
+    if (!this.isOpen) return;
+    const inFlight = this.pending.size;
+    this.closeSocket();
+    const lost = inFlight === 1 ? "1 call in flight is lost" : `${inFlight} calls in flight are lost`;
+    this.owner.event({ event: "cut", route: "", data: lost, ours: true });
+    this.owner.note(`Cut by this page; ${lost}`);
+    this.countDown(performance.now() + seconds * 1000, "Cut by this page");
+  }
+
+  /** Stops or resumes handling what arrives. */
+  setReading(isReading) {
+    this.faults.isReading = isReading;
+    this.owner.note(isReading ? `Reading again, ${this.held} frames waited` : "Stopped reading");
+    this.link?.incoming.run();
+  }
+
+  /** How many received frames wait until the page reads again, or until their delay is over. */
+  get held() {
+    return this.link?.incoming.items.length ?? 0;
+  }
+
+  arrived(text) {
+    this.link.incoming.push(text);
+    if (!this.faults.isReading && this.held >= MAX_HELD) this.setReading(true);
+    this.owner.heldChanged();
   }
 
   endPending() {
@@ -137,7 +180,7 @@ class Socket {
     const id = `explorer-${++this.number}`;
     return new Promise((answer) => {
       this.internal.set(id, answer);
-      this.socket.send(JSON.stringify({ ...frame, request_id: id }));
+      this.link.outgoing.push(JSON.stringify({ ...frame, request_id: id }));
     });
   }
 
@@ -147,7 +190,7 @@ class Socket {
     this.calls.unshift(call);
     for (const old of this.calls.splice(MAX_CALLS)) old.dropped = true;
     if (call.id !== undefined) this.pending.set(call.id, call);
-    this.socket.send(text);
+    this.link.outgoing.push(text);
     if (call.id === undefined) this.finish(call, "sent", null);
     else this.owner.changed(call);
     return call;

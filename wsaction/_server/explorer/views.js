@@ -8,8 +8,8 @@ const MEANINGS = { running: "running", lost: "connection lost", sent: "sent" };
 
 /** The list of calls, newest first. */
 class CallsView {
-  constructor(node, { load, cancel }) {
-    Object.assign(this, { node, load, cancel, rows: new Map(), changed: new Set() });
+  constructor(node, { load, cancel, signIn }) {
+    Object.assign(this, { node, load, cancel, signIn, rows: new Map(), changed: new Set(), current: null });
     this.empty = element("p", { class: "empty" }, "Your calls and their replies appear here.");
     node.append(this.empty);
   }
@@ -25,9 +25,18 @@ class CallsView {
     this.changed.clear();
   }
 
+  /** Names the call whose reply answers what the form says now. All others are marked as old once they have ended. */
+  setCurrent(call) {
+    if (call === this.current) return;
+    this.current = call;
+    for (const one of this.rows.keys()) this.show(one);
+  }
+
   drawCall(call) {
     const row = this.rows.get(call) ?? this.rowFor(call);
-    row.parts.summary.replaceChildren(...this.summary(call));
+    const isOld = Boolean(call.isFromForm) && call !== this.current && call.status !== "running";
+    row.classList.toggle("old", isOld);
+    row.parts.summary.replaceChildren(...this.summary(call, isOld));
     this.addItems(row.parts, call);
     if (row.parts.shown === call.status) return; // a button must not move while it is clicked
     row.parts.shown = call.status;
@@ -57,13 +66,14 @@ class CallsView {
     return row;
   }
 
-  summary(call) {
+  summary(call, isOld) {
     const time = call.ms === undefined ? "" : call.ms < 10 ? `${call.ms.toFixed(1)} ms` : `${Math.round(call.ms)} ms`;
     const parts = [
       element("span", { class: "status" }, MEANINGS[call.status] ?? String(call.status)),
       element("span", { class: "what" }, element("b", {}, call.frame.action ?? "?"), " ", element("span", { class: "faint" }, call.frame.route ?? "")),
       element("span", { class: "time" }, time || call.sentAt.toLocaleTimeString()),
     ];
+    if (isOld) parts.splice(2, 0, element("span", { class: "tag old", title: "The form says something else now." }, "old"));
     if (call.count) parts.splice(2, 0, element("span", { class: "faint" }, `${call.count} items`));
     return parts;
   }
@@ -90,8 +100,13 @@ class CallsView {
     const quiet = (text, onclick) => element("button", { type: "button", class: "quiet", onclick }, text);
     const buttons = [quiet("Edit and send again", () => this.load(call))];
     if (call.status === "running") buttons.unshift(element("button", { type: "button", class: "cancel", onclick: () => this.cancel(call) }, "Cancel"));
+    if (this.signIn.offered(call)) buttons.unshift(this.tokenButton(call));
     if (call.reply) buttons.push(quiet("Copy reply", () => copy(JSON.stringify(call.reply, null, 2), "the reply")));
     return buttons;
+  }
+
+  tokenButton(call) {
+    return element("button", { type: "button", class: "token", onclick: () => this.signIn.useToken(this.signIn.offered(call)) }, "Sign in with this token");
   }
 }
 

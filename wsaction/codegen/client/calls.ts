@@ -7,6 +7,12 @@ export interface CallOptions<QueryName extends string = string> {
   readonly timeout?: number | null | undefined;
   /** If it aborts, the server cancels the action, and the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /** The W3C trace context of the caller's span: the action, and the events that it publishes, go on with that trace. */
+  readonly traceparent?: string | undefined;
+}
+
+function traced(params: object, { traceparent }: CallOptions): object {
+  return traceparent === undefined ? params : { ...params, traceparent };
 }
 
 /** What a capture of a route's pattern matches. */
@@ -43,6 +49,11 @@ export class BaseClient {
   /** The state of the connection. */
   get state(): State {
     return this.#line.state;
+  }
+
+  /** Why there is no connection; undefined while it is open, and before the first attempt. */
+  get $cause(): Error | undefined {
+    return this.#line.cause;
   }
 
   /**
@@ -82,7 +93,7 @@ export class BaseClient {
         else if (answer.status >= 400) reject(actionError(answer));
         else resolve(answer.data);
       };
-      return this.#ask(action, fullRoute, params, { reply, lost: reject, fail: reject });
+      return this.#ask(action, fullRoute, traced(params, options), { reply, lost: reject, fail: reject });
     });
   }
 
@@ -94,7 +105,7 @@ export class BaseClient {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
     const fullRoute = withQuery(route, options.query);
     return this.#within(`${action} ${fullRoute}`, seconds, options.signal, (resolve, reject) => {
-      return this.#line.submit(new OutgoingRequest(action, fullRoute, params, undefined, { resolve, reject }));
+      return this.#line.submit(new OutgoingRequest(action, fullRoute, traced(params, options), undefined, { resolve, reject }));
     });
   }
 
@@ -129,7 +140,7 @@ export class BaseClient {
         asker.reply(answer);
       };
       stops.push(onAbort(options.signal, fail), () => settle());
-      stops.push(this.#ask(action, fullRoute, params, { reply, lost: fail, fail }));
+      stops.push(this.#ask(action, fullRoute, traced(params, options), { reply, lost: fail, fail }));
       return () => stops.forEach((stop) => stop());
     }, this.#line.buffer);
   }
@@ -145,12 +156,7 @@ export class BaseClient {
     try {
       await this.#within<void>(`subscribe ${fullRoute}`, settings.timeout ?? 30, settings.signal, (resolve, reject) => {
         const joining = (follower = new Follower(this.#line, this.#audience, fullRoute, settings, { resolve, reject }));
-        const stop = this.#line.whenOpen((link) => joining.shared.look(link), reject);
-        const stopLeaving = onAbort(settings.signal, () => joining.leave()); // at once: a new subscription may follow
-        return () => {
-          stop();
-          stopLeaving();
-        };
+        return this.#line.whenOpen((link) => joining.shared.look(link), reject);
       });
     } catch (error) {
       follower?.leave();

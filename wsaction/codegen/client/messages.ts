@@ -6,12 +6,16 @@ export interface Position {
   readonly offset: number;
 }
 
-/** An event that the server sent. `offset`: its place in the route's history, if the route keeps one. */
+/**
+ * An event that the server sent. `offset`: its place in the route's history, if the route keeps one. `traceparent`: the
+ * span of its delivery, if the server traces.
+ */
 export interface ServerEvent<Name extends string = string, Data = unknown> {
   readonly event: Name;
   readonly route: string;
   readonly data: Data;
   readonly offset?: number;
+  readonly traceparent?: string;
 }
 
 /**
@@ -53,10 +57,10 @@ function read(text: string): Reply | ServerEvent | null {
   }
   if (!isObject(body)) return null;
   const route = typeof body["route"] === "string" ? body["route"] : "";
-  const { event, status, errors, offset } = body;
+  const { event, status, errors, offset, traceparent } = body;
   if (typeof event === "string") {
-    const message = { event, route, data: body["data"] };
-    return typeof offset === "number" ? { ...message, offset } : message;
+    const message = { event, route, data: body["data"], ...(typeof offset === "number" ? { offset } : {}) };
+    return typeof traceparent === "string" ? { ...message, traceparent } : message;
   }
   if (typeof status !== "number" || !Array.isArray(errors)) return null;
   const action = typeof body["action"] === "string" ? body["action"] : "";

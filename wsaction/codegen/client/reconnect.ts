@@ -3,7 +3,13 @@
 /** `waiting`: until the next attempt to connect. `closed`: for good. */
 export type State = "connecting" | "open" | "waiting" | "closed";
 
-type Listen = (type: string, listener: () => void) => void;
+/** The global object, which tells of the network, or the document, which tells whether the page is visible. */
+interface Teller {
+  readonly document?: Teller;
+  readonly visibilityState?: string;
+  addEventListener?(type: string, listener: () => void): void;
+  removeEventListener?(type: string, listener: () => void): void;
+}
 type Log = (message: string, cause: unknown) => void;
 
 /** Options of a client. Times are in seconds; null means no limit, or never. */
@@ -61,6 +67,7 @@ const PASSING_STATUSES: readonly number[] = [408, 425, 429]; // and 5xx: a later
 const AT_ONCE = 1; // seconds that a credential must last to be renewed without a wait
 const STABLE = 10; // seconds after which a connection counts as stable
 const PATIENCE = 10; // seconds to wait for the answer to a ping, at most
+const WOKEN_PATIENCE = 3; // the same once the network or the page is back
 const MIN_REFRESH = 0.5; // seconds between two $auth if the credential has expired by the local clock
 const MAX_REFRESH = 30;
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // characters of a subprotocol
@@ -85,6 +92,8 @@ class Line {
   #cause: Error | undefined; // why there is no connection
   #failure: ConnectionFailed | undefined;
   #wake: () => void = () => undefined;
+  #isWoken = false; // the connection did not survive the sleep: the next one is opened without a wait
+  #stopChecking: () => void = () => undefined;
 
   constructor(url: string, options: ClientOptions, hearer: Hearer) {
     this.#url = socketUrl(url);
@@ -158,8 +167,9 @@ class Line {
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    const page = globalThis as { addEventListener?: Listen; removeEventListener?: Listen };
-    page.addEventListener?.("online", this.#online);
+    const page = globalThis as Teller;
+    page.addEventListener?.("online", this.#wakeUp);
+    page.document?.addEventListener?.("visibilitychange", this.#onVisibility);
     try {
       while (this.#failure === undefined) {
         this.#setState("connecting", this.#cause);
@@ -167,16 +177,39 @@ class Line {
         if (this.#failure !== undefined) break;
         if (isExpired) this.#refused = 0;
         if (this.#options.reconnect === false || (!isExpired && this.#isFinal(failure))) return this.#end(failure);
-        if (isAtOnce) continue;
+        const isWoken = this.#isWoken;
+        this.#isWoken = false;
+        if (isAtOnce || isWoken) continue;
         this.#setState("waiting", failure);
         await this.#pause(this.#backoff.seconds());
       }
     } finally {
-      page.removeEventListener?.("online", this.#online);
+      page.removeEventListener?.("online", this.#wakeUp);
+      page.document?.removeEventListener?.("visibilitychange", this.#onVisibility);
     }
   }
 
-  readonly #online = (): void => this.#wake();
+  /**
+   * The network is back, or the page is visible again: ends the wait for the next attempt. A connection that looks open may
+   * have died meanwhile, so it has to answer a `$ping` soon.
+   */
+  readonly #wakeUp = (): void => {
+    this.#wake();
+    const link = this.link;
+    if (link === undefined) return;
+    this.#stopChecking();
+    const asked = now();
+    link.ping();
+    this.#stopChecking = after(WOKEN_PATIENCE, () => {
+      if (link.lost !== undefined || link.heardAt >= asked) return;
+      this.#isWoken = true;
+      link.close(1006, `no answer to a ping within ${WOKEN_PATIENCE} s`);
+    });
+  };
+
+  readonly #onVisibility = (): void => {
+    if ((globalThis as Teller).document?.visibilityState === "visible") this.#wakeUp();
+  };
 
   #pause(seconds: number): Promise<void> {
     return new Promise((resolve) => {
@@ -208,7 +241,7 @@ class Line {
     } catch (error) {
       link?.close(1000, "closed by this client");
       const failure = error instanceof ConnectionFailed ? error : noCredential(error);
-      this.#cause = failure;
+      if (this.#failure === undefined) this.#cause = failure;
       return { failure, isExpired: false, isAtOnce: false };
     }
   }
@@ -227,10 +260,13 @@ class Line {
     const stops = [this.#keepAlive(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
+    this.#stopChecking();
     this.#link = undefined;
     this.#pacer.detach();
-    this.#cause = lost;
-    if (this.#failure === undefined) this.#hearer.disconnected();
+    if (this.#failure === undefined) {
+      this.#cause = lost;
+      this.#hearer.disconnected();
+    }
     const lasted = now() - began;
     if (lasted >= STABLE) this.#backoff.reset();
     if (lasted >= STABLE || (link.isLetIn && !refuses(lost.code))) this.#refused = 0;
@@ -357,6 +393,7 @@ class Line {
   #end(failure: ConnectionFailed | undefined): void {
     if (this.#failure !== undefined) return;
     this.#failure = failure ?? new ConnectionFailed("the client is closed");
+    this.#cause = failure;
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.fail(copyOf(this.#failure));

@@ -190,7 +190,8 @@ class Follower {
 
 /** A `subscribe` frame in flight, and the followers it is for. */
 interface Subscribing {
-  readonly followers: readonly Follower[];
+  readonly followers: Follower[];
+  readonly isFromNow: boolean; // without `since`
   readonly asked: string;
   readonly wantsSnapshot: boolean;
 }
@@ -275,7 +276,8 @@ class SharedRoute {
     for (const one of [...this.#live]) {
       if (one.isLost || (one.isBehind && one.items.length === 0)) this.#requeue(one);
     }
-    if (link === undefined || this.#asking !== undefined || this.#isPausing) return;
+    if (this.#asking !== undefined) return this.#joinAsking(this.#asking);
+    if (link === undefined || this.#isPausing) return;
     for (const first of [...this.#waiting]) {
       if (!this.#joinLive(first)) return this.#ask(link, first);
     }
@@ -284,6 +286,15 @@ class SharedRoute {
   #requeue(follower: Follower): void {
     this.#live.delete(follower);
     this.#waiting.add(follower);
+  }
+
+  /** Lets followers that came meanwhile share the reply to the `subscribe` in flight. */
+  #joinAsking(asking: Subscribing): void {
+    if (!asking.isFromNow) return;
+    for (const one of this.#waiting) {
+      const isServed = !one.wantsSnapshot || (asking.wantsSnapshot && one.askedRoute === asking.asked);
+      if (one.since === null && isServed && !asking.followers.includes(one)) asking.followers.push(one);
+    }
   }
 
   /** Lets a follower join without a `subscribe`, if it needs only new events and another follower is live. */
@@ -313,7 +324,7 @@ class SharedRoute {
     const asked = (withSnapshot ?? first).askedRoute;
     const offset = Math.min(...followers.map((one) => one.since?.offset ?? 0));
     const keys = { ...(withSnapshot === undefined ? {} : { snapshot: true }), ...(from === null ? {} : { since: { epoch: from.epoch, offset } }) };
-    const asking: Subscribing = { followers, asked, wantsSnapshot: withSnapshot !== undefined };
+    const asking: Subscribing = { followers, isFromNow: from === null, asked, wantsSnapshot: withSnapshot !== undefined };
     this.#asking = asking;
     this.#askedRoute = asked;
     this.#stop = after(Math.min(...followers.map((one) => one.timeout)), () => {
