@@ -151,7 +151,7 @@ def test_without_sqlalchemy_the_error_says_what_to_install() -> None:
 
 
 def test_sessions_may_be_bound_later() -> None:
-    assert SQLAlchemyQuerySet(Card, async_sessionmaker()).filter(id=2**31 - 1)
+    SQLAlchemyQuerySet(Card, async_sessionmaker()).filter(id=2**31 - 1)
     with pytest.raises(InvalidLookup, match="expected a number from -2147483648 to 2147483647"):
         SQLAlchemyQuerySet(Card, async_sessionmaker()).filter(id=2**31)
 

@@ -7,6 +7,7 @@ something of its own. So its value has the other framework's kind, and no method
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import CellType
 from typing import Any
 
 from wsaction._handlers.action import OPTIONS_ATTRIBUTE, Action, ActionOptions
@@ -103,13 +104,20 @@ def refuse_policies_of_function(where: str, function: Any) -> None:
 def hides_action(value: Any) -> bool:
     """Whether another decorator has hidden an action, without its options, so that no client could call it."""
     if inspect.isfunction(value):
-        inner = [part for part in inspect.getclosurevars(value).nonlocals.values() if inspect.isfunction(part)]
+        inner = [part for part in map(_content, value.__closure__ or ()) if inspect.isfunction(part)]
     elif isinstance(value, type):
         return False
     else:
         slots = (getattr(value, name, None) for name in ("fget", "func", "__wrapped__"))
         inner = [part for part in (*slots, *getattr(value, "__dict__", {}).values()) if inspect.isfunction(part)]
     return any(isinstance(vars(part).get(OPTIONS_ATTRIBUTE), ActionOptions) for part in inner)
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is bound later
+        return None
 
 
 def _unused_attributes(cls: type, is_suspect: Callable[[str, Any], bool]) -> Iterator[tuple[type, str, Any]]:
