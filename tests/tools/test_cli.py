@@ -376,7 +376,7 @@ def test_check() -> None:
         in result.stdout
     )
     assert "         cure: remove one of the two" in result.stdout
-    assert result.stdout.splitlines()[-1].startswith("2 errors, ")
+    assert result.stdout.splitlines()[-1].startswith("3 errors, ")
 
 
 def test_check_as_json_and_strict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,10 +114,14 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    handler, logger = Lines(), logging.getLogger()
-    logger.addHandler(handler)
+    handler, loggers = Lines(), [logging.getLogger(), logging.getLogger("uvicorn.access")]
+    if loggers[-1].propagate:  # until uvicorn has configured it
+        loggers.pop()
+    for logger in loggers:
+        logger.addHandler(handler)
     yield handler
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 class Card(AsyncAPIActionHandler):

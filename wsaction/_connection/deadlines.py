@@ -13,6 +13,7 @@ from wsaction.transactions import COMMITTING
 
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection
+    from wsaction.consumers import AsyncAPIConsumer
 
 logger = logging.getLogger("wsaction")
 
@@ -104,7 +105,10 @@ class Deadlines:
         return seconds, {"limit": "action_timeout", "value": seconds}
 
     def _give_up(self, frame: Frame, since: str) -> None:
-        fields = {"path": frame.consumer.scope["path"], "action": frame.action, "route": frame.route[:300]}
+        consumer: AsyncAPIConsumer | None = frame.consumer  # None for `$auth`
+        fields = {"action": frame.action, "route": frame.route[:300]}
+        if consumer is not None:
+            fields["path"] = consumer.scope["path"]
         logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), since, extra=fields)
         frame.deadline = NEVER
         self._connection.answer_and_detach(frame)

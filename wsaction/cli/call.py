@@ -136,6 +136,8 @@ class _Printer:
     def print_event(self, item: "Event[Any] | Resync[Any]") -> None:
         """Prints an event, or ``$resync`` if events were lost."""
         values = {name: getattr(item, name) for name in item.__dataclass_fields__}
+        if values.get("traceparent", "") is None:  # the server does not trace
+            del values["traceparent"]
         click.echo(to_json({"event": "$resync", **values} if "snapshot" in values else values))
 
     def print_error(self, exc: Exception, details: Mapping[str, Any]) -> None:
