@@ -1,4 +1,4 @@
-"""Hooks: callbacks for metrics, logs and traces. `wsaction.contrib` has some for Prometheus and OpenTelemetry.
+"""Hooks: callbacks for metrics, logs and traces. ``wsaction.contrib`` has some for Prometheus and OpenTelemetry.
 
 ``_dispatch.hooks`` calls ``around_action`` and ``on_action``, ``_server.lifecycle`` calls ``on_connect`` and
 ``on_disconnect``, ``_pubsub.hub`` calls ``around_publish``, ``on_publish``, ``on_unpublished`` and ``on_layer_state``,

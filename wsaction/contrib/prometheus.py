@@ -1,4 +1,4 @@
-"""Metrics: connections, actions, events and bounds, by `prometheus_client`, for one process or several workers.
+"""Metrics: connections, actions, events and bounds, by ``prometheus_client``, for one process or several workers.
 
 =============================================  =========================  =============================================
 metric                                         labels                     counts

@@ -42,7 +42,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Elemen
     return text if is_annotation and node.get("refexplicit") is not True else None
 
 
-TYPE_VARIABLES = ("F", "M", "ModelT", "OutputT", "T")
+TYPE_VARIABLES = ("Data", "F", "M", "ModelT", "OutputT", "Snapshot", "T")
 
 
 def setup(app: Sphinx) -> None:
