@@ -58,7 +58,7 @@ def test_a_block_is_a_part_of_the_app_or_runs(block: str) -> None:
 def wsaction_logger() -> Iterator[logging.Logger]:
     """The logger, whose configuration is restored."""
     logger = logging.getLogger("wsaction")
-    before = logger.handlers, logger.level, logger.propagate
+    before = [*logger.handlers], logger.level, logger.propagate
     yield logger
     logger.handlers, logger.level, logger.propagate = before
 

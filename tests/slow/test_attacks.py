@@ -4,6 +4,7 @@ A well-behaved client makes calls with and without an attack, in turns. The test
 memory and log, and that nothing of the attack is left afterwards.
 """
 
+import json
 import re
 import statistics
 import time
@@ -30,9 +31,24 @@ ROUNDS = 3  # good rounds that are needed; each has a quiet phase and an attack
 MOST_ROUNDS = 6  # rounds at most: a busy machine is slow at times, a slow server always
 
 FLOOR = 0.005  # seconds; a lower p99 depends on the system's scheduler alone
+# Seconds for `seconds_of_work` where the times in this module hold: a machine on which an action by hand takes 12.1 us
+# (`benchmarks/results.json`). Where it takes 31 us, it is 0.0065 to 0.011.
+WORK = 0.0031
 READ = 262_144  # bytes that uvicorn reads at once, at most; it holds them raw and as messages
 TRANSPORT = 65_536  # bytes that a transport buffers before it pauses writing
 ALLOCATOR = 8_000_000  # bytes: first-time allocations, and memory that the allocator keeps
+
+
+def seconds_of_work() -> float:
+    """The seconds that this machine takes for a fixed piece of work that is like a server's: the median of five."""
+    text = json.dumps({"action": "echo", "route": "cards/7/", "data": {"title": "x" * 50, "labels": ["a"] * 10}})
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(1_000):
+            json.dumps(json.loads(text))
+        took.append(time.perf_counter() - started)
+    return statistics.median(took)
 
 
 @dataclass
@@ -41,6 +57,7 @@ class Seen:
 
     quiet: list[float] = field(default_factory=list)
     hit: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)  # `seconds_of_work`, in each round
     busy: int = 0  # rounds without a result, since other processes took most of the CPU
     told: list[dict[str, Any]] = field(default_factory=list)  # the attackers' reports
     grown: int = 0
@@ -48,8 +65,12 @@ class Seen:
     left: dict[str, int] = field(default_factory=dict)
 
     def kept(self, allowed: float) -> int:
-        """The number of rounds whose p99 was within three times the quiet one, or within ``allowed``."""
-        most = max(3 * statistics.median(self.quiet), allowed)
+        """The number of rounds whose p99 was within three times the quiet one, or within ``allowed``.
+
+        On a slower machine, that is so many times as long: machines of CI differ by three, from hour to hour too.
+        """
+        slowness = max(1.0, statistics.median(self.work) / WORK)
+        most = max(3 * statistics.median(self.quiet), allowed * slowness)
         return sum(hit <= most for hit in self.hit)
 
     def undecided(self, allowed: float) -> bool:
@@ -59,7 +80,7 @@ class Seen:
     def problems(self, may_hold: int, allowed: float = FLOOR, may_log: str = r"(?!)") -> dict[str, Any]:
         found: dict[str, Any] = {}
         if self.kept(allowed) < ROUNDS and not self.undecided(allowed):
-            found["slow"] = f"p99 was {self.quiet} without the attack, and {self.hit} under it"
+            found["slow"] = f"p99 was {self.quiet} without the attack, and {self.hit} under it, work {self.work}"
         if self.grown > may_hold:
             found["memory"] = f"{self.grown} bytes more; the bounds add up to {may_hold}"
         if log := [line for line in self.complaints if not re.search(may_log, line)]:
@@ -90,6 +111,7 @@ def look_at(
     memory = server.memory()
     server.forget_peak()
     while not seen.left and len(seen.hit) < most and (not seen.hit or seen.kept(allowed) < ROUNDS):
+        seen.work.append(seconds_of_work())
         seen.quiet.append(p99(server, calls)[0])
         with attacked_by(attack, server.port) as end:
             hit, stretch = p99(server, calls)
