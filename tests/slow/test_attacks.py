@@ -31,8 +31,8 @@ ROUNDS = 3  # good rounds that are needed; each has a quiet phase and an attack
 MOST_ROUNDS = 6  # rounds at most: a busy machine is slow at times, a slow server always
 
 FLOOR = 0.005  # seconds; a lower p99 depends on the system's scheduler alone
-# Seconds for `seconds_of_work` where the times in this module hold: a machine on which an action by hand takes 12.1 us
-# (`benchmarks/results.json`). Where it takes 31 us, it is 0.0065 to 0.011.
+# Seconds for `seconds_of_work` on the machine of `benchmarks/results.json`, where the times in this module hold. It is
+# calculated: an action by hand takes 12.1 us there; where it took 31 us, this work took 0.0065 to 0.011.
 WORK = 0.0031
 READ = 262_144  # bytes that uvicorn reads at once, at most; it holds them raw and as messages
 TRANSPORT = 65_536  # bytes that a transport buffers before it pauses writing
